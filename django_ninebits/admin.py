@@ -1,0 +1,644 @@
+"""The admin: the inbox that support staff live in, and all that was kept, to look at.
+
+Nothing can be deleted here: a deleted text would be taken again when it is redelivered, and a
+deleted reply could be sent again. Nothing of a message can be edited either: it is what was said.
+"""
+
+import logging
+import re
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import reduce
+from operator import and_
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.db import connections, transaction
+from django.db.models import Exists, Model, OuterRef, Q, QuerySet
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotAllowed,
+    HttpResponseRedirect,
+)
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from django_ninebits import inbox, services
+from django_ninebits.exceptions import (
+    DeliveryNotUnderstood,
+    InvalidPhoneNumber,
+    MessageRefused,
+    RefIdConflict,
+    WrongStatus,
+    traceback_without_values,
+)
+from django_ninebits.models import (
+    Contact,
+    Conversation,
+    Message,
+    QuarantinedDelivery,
+    aware_time,
+    database,
+)
+from django_ninebits.phone import subscriber_number
+
+Row = TypeVar("Row", bound=Model)
+View = TypeVar("View", bound=Callable[..., HttpResponse])
+
+if TYPE_CHECKING:
+    from django.contrib.admin import ModelAdmin
+else:
+
+    class ModelAdmin(admin.ModelAdmin):
+        """Takes the subscript that the type checker asks for."""
+
+        def __class_getitem__(cls, _model):
+            return cls
+
+
+logger = logging.getLogger(__name__)
+
+#: Messages on one page of a thread.
+PAGE = 100
+
+#: Statuses whose error somebody may have to act upon.
+_TROUBLED = {Message.Status.FAILED, Message.Status.UNCERTAIN, Message.Status.QUEUED}
+
+_LEVELS = {
+    Message.Status.SENT: messages.SUCCESS,
+    Message.Status.UNCERTAIN: messages.WARNING,
+    Message.Status.FAILED: messages.ERROR,
+}
+
+
+def outside_transactions(view: View) -> View:
+    """Not in the transaction that ``ATOMIC_REQUESTS`` opens: those of the app begin by a write."""
+    for alias in connections:
+        view = transaction.non_atomic_requests(using=alias)(view)
+    return view
+
+
+class KeptAdmin(ModelAdmin[Row]):
+    """Rows that are kept for ever."""
+
+    list_per_page = 100
+    show_full_result_count = False
+
+    class Media:
+        css = {"all": ["django_ninebits/admin.css"]}
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Row]:
+        return super().get_queryset(request).using(database())
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class ReadOnlyAdmin(KeptAdmin[Row]):
+    """Rows that nobody adds or edits by hand."""
+
+    sortable_by = ()
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class Inbox(ChangeList):
+    """Without the conversations in which there were only bulk messages so far."""
+
+    def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Any]:
+        self.root_queryset = self.root_queryset.filter(last_message_at__isnull=False)
+        return super().get_queryset(request, *args, **kwargs)
+
+
+class UnreadFilter(admin.SimpleListFilter):
+    title = _("unread")
+    parameter_name = "unread"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("yes", _("Unread only"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(unread_count__gt=0) if self.value() == "yes" else queryset
+
+
+class ReplyForm(forms.Form):
+    """A reply and its idempotency key, which the page's address has too.
+
+    A browser that goes Back asks for the page again and fills in the text that was written there.
+    Because the address is the same the key is too, and so the same reply is not sent twice.
+    """
+
+    text = forms.CharField(
+        label=_("Your reply"),
+        strip=False,
+        error_messages={"required": _("Write a text first.")},
+        widget=forms.Textarea(attrs={"rows": 3, "dir": "auto", "class": "nb-textarea"}),
+    )
+    ref_id = forms.UUIDField(widget=forms.HiddenInput)
+
+    def clean_text(self) -> str:
+        text: str = self.cleaned_data["text"]
+        if not text.strip():
+            raise forms.ValidationError(_("Write a text first."))
+        return text
+
+    def with_ref_id(self, ref_id: uuid.UUID, problem: Any) -> "ReplyForm":
+        """The same text in a form that sends it as another message, and why."""
+        form = ReplyForm({"text": self.data.get("text", ""), "ref_id": str(ref_id)})
+        form.add_error(None, problem)
+        return form
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A message as the thread shows it."""
+
+    message: Message
+    begins_session: bool
+
+    @property
+    def trouble(self) -> str:
+        return self.message.error if self.message.status in _TROUBLED else ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some messages of a conversation that follow each other, the oldest first."""
+
+    entries: list[Entry]
+    has_older: bool
+
+    @classmethod
+    def of(cls, conversation: Conversation, before: int | None) -> "Page":
+        found = Message.objects.using(database()).filter(conversation=conversation)
+        if before is not None:
+            found = found.filter(id__lt=before)
+        # One more than is shown: whether it is there, and whether its session ends with it.
+        newest_first = list(found.defer("delivery").order_by("-id")[: PAGE + 1])
+        earlier = [*(message.session_id for message in newest_first[1:]), None]
+        entries = [
+            Entry(message, begins_session=message.session_id != session_before)
+            for message, session_before in zip(newest_first, earlier, strict=False)
+        ]
+        return cls(entries[PAGE - 1 :: -1], has_older=len(entries) > PAGE)
+
+
+@admin.register(Conversation)
+class ConversationAdmin(ReadOnlyAdmin[Conversation]):
+    """The inbox; the page of a conversation is its thread, with a form to reply."""
+
+    list_display = ["who", "preview", "short_code", "status", "when"]
+    list_display_links = ["who", "preview"]
+    list_filter = [UnreadFilter, "status"]
+    ordering = ["-last_message_at", "-id"]
+    # Only so that there is a box: see get_search_results.
+    search_fields = ["contact__name"]
+    search_help_text = _("A name, a number or its last digits, or words of a message.")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Conversation]:
+        return super().get_queryset(request).select_related("contact")
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return Inbox
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Conversation], search_term: str
+    ) -> tuple[QuerySet[Conversation], bool]:
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        said = Message.objects.filter(conversation=OuterRef("pk"), text__icontains=term)
+        found = _by_name("contact__name", term) | _by_number("contact__phone_number", term)
+        return queryset.filter(found | Q(Exists(said))), False
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        return super().changelist_view(request, {"title": _("Inbox"), **(extra_context or {})})
+
+    @outside_transactions
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        conversation = self.get_object(request, unquote(object_id))
+        if not self.has_view_permission(request, conversation):
+            raise PermissionDenied
+        if conversation is None:
+            raise Http404
+        if request.method == "POST":
+            return self._reply(request, conversation)
+        return self._read(request, conversation, extra_context or {})
+
+    def has_reply_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("django_ninebits.reply_conversation")
+
+    def _read(
+        self, request: HttpRequest, conversation: Conversation, extra_context: dict[str, Any]
+    ) -> HttpResponse:
+        before = _int(request.GET.get("before"))
+        page = Page.of(conversation, before)
+        if before is not None or not self.has_reply_permission(request):
+            return self._thread(request, conversation, page, None, extra_context)
+        ref_id = _uuid(request.GET.get("compose"))
+        if ref_id is None:
+            return HttpResponseRedirect(_address(request, compose=uuid.uuid4()))
+        form = ReplyForm(initial={"ref_id": ref_id})
+        if request.method == "GET" and page.entries:
+            conversation.mark_read_up_to(page.entries[-1].message.pk)
+        return self._thread(request, conversation, page, form, extra_context)
+
+    def _reply(self, request: HttpRequest, conversation: Conversation) -> HttpResponse:
+        if not self.has_reply_permission(request):
+            raise PermissionDenied
+        form = ReplyForm(request.POST)
+        if form.is_valid():
+            began = timezone.now()
+            try:
+                message = services.reply(
+                    conversation,
+                    form.cleaned_data["text"],
+                    ref_id=str(form.cleaned_data["ref_id"]),
+                    author=request.user,  # type: ignore[arg-type]
+                )
+            except RefIdConflict:
+                form = form.with_ref_id(
+                    # Always the same one for this text: a browser may send the old form again.
+                    uuid.uuid5(form.cleaned_data["ref_id"], form.cleaned_data["text"]),
+                    _(
+                        "Already sent: a reply was sent from this page before, with another text;"
+                        " see above. Nothing was sent now. Press Send to send the text below as a"
+                        " further message."
+                    ),
+                )
+            except MessageRefused as error:
+                form.add_error("text", str(error))
+            except ImproperlyConfigured as error:
+                problem = _("Not sent, because the settings of this site are wrong: %s")
+                form.add_error(None, problem % error)
+            else:
+                _tell_what_became_of(request, message, is_repeated=message.created_at < began)
+                return HttpResponseRedirect(_address(request, compose=uuid.uuid4()))
+        elif "ref_id" in form.errors:
+            form = form.with_ref_id(
+                uuid.uuid4(),
+                _(
+                    "Not sent: the form was incomplete, so that nobody can tell whether this text"
+                    " was sent before. Look above, and press Send if it was not."
+                ),
+            )
+        return self._thread(request, conversation, Page.of(conversation, None), form, {})
+
+    def _thread(
+        self,
+        request: HttpRequest,
+        conversation: Conversation,
+        page: Page,
+        form: ReplyForm | None,
+        extra_context: dict[str, Any],
+    ) -> TemplateResponse:
+        oldest = page.entries[0].message.pk if page.entries else None
+        request.current_app = self.admin_site.name
+        return TemplateResponse(
+            request,
+            "admin/django_ninebits/conversation/change_form.html",
+            {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "title": conversation.contact,
+                "media": self.media,
+                "original": conversation,
+                "has_view_permission": True,
+                "preserved_filters": self.get_preserved_filters(request),
+                "entries": page.entries,
+                "older": _address(request, before=oldest) if page.has_older else "",
+                "newest": _address(request) if "before" in request.GET else "",
+                "form": form,
+                "form_address": form and _address(request, compose=form["ref_id"].value()),
+                "errors": form and form.errors,
+                **extra_context,
+            },
+        )
+
+    @admin.display(description=_("who"))
+    def who(self, conversation: Conversation) -> SafeString:
+        unread = ""
+        if conversation.unread_count:
+            unread = format_html(
+                ' <span class="nb-unread">{} <span class="nb-hidden">{}</span></span>',
+                conversation.unread_count,
+                _("unread"),
+            )
+        return format_html("{}{}", _named(conversation.contact), unread)
+
+    @admin.display(description=_("last message"))
+    def preview(self, conversation: Conversation) -> SafeString:
+        is_inbound = conversation.last_message_direction == Message.Direction.INBOUND
+        return format_html(
+            '<span class="nb-preview"><span class="nb-arrow" title="{}">{}</span>'
+            ' <span class="nb-hidden">{}:</span> <bdi>{}</bdi></span>',
+            _("received") if is_inbound else _("sent by us"),
+            "↓" if is_inbound else "↑",
+            _("received") if is_inbound else _("sent by us"),
+            conversation.last_message_text.strip() or _("(empty)"),
+        )
+
+    @admin.display(description=_("when"))
+    def when(self, conversation: Conversation) -> SafeString:
+        moment = timezone.localtime(aware_time(conversation.last_message_at))  # type: ignore[arg-type]
+        is_today = moment.date() == timezone.localtime(aware_time(timezone.now())).date()
+        return format_html(
+            '<time datetime="{}" title="{}">{}</time>',
+            moment.isoformat(),
+            date_format(moment, "DATETIME_FORMAT"),
+            date_format(moment, "TIME_FORMAT" if is_today else "DATE_FORMAT"),
+        )
+
+
+@admin.register(Contact)
+class ContactAdmin(KeptAdmin[Contact]):
+    """The number is who it is, so it stays; name and notes are what is known of them."""
+
+    list_display = ["phone_number", "name", "created_at"]
+    list_display_links = ["phone_number", "name"]
+    fields = ["phone_number", "name", "notes", "threads", "opted_out_at", "created_at"]
+    ordering = ["-id"]
+    search_fields = ["name"]
+    search_help_text = _("A name, a number or its last digits.")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Contact | None = None) -> list[str]:
+        made = ["threads", "opted_out_at", "created_at"]
+        return made if obj is None else ["phone_number", *made]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Contact], search_term: str
+    ) -> tuple[QuerySet[Contact], bool]:
+        term = search_term.strip()
+        return queryset.filter(_by_name("name", term) | _by_number("phone_number", term)), False
+
+    @admin.display(description=_("conversations"))
+    def threads(self, contact: Contact) -> SafeString:
+        name = f"{self.admin_site.name}:django_ninebits_conversation_change"
+        links = (
+            [
+                (reverse(name, args=[conversation.pk]), conversation.short_code)
+                for conversation in contact.conversations.order_by("id")
+            ]
+            if contact.pk
+            else []
+        )
+        return format_html_join(" ", '<a href="{}">{}</a>', links) or SafeString("-")
+
+
+@admin.register(Message)
+class MessageAdmin(ReadOnlyAdmin[Message]):
+    """Every message with all that is known of it, for whoever looks into a complaint."""
+
+    list_display = ["created_at", "number", "direction", "status", "excerpt"]
+    list_filter = ["direction", "status"]
+    ordering = ["-id"]
+    # Only so that there is a box: see get_search_results.
+    search_fields = ["ref_id"]
+    search_help_text = _("A number or its last digits, or a whole session or reference.")
+    fields = [
+        "conversation",
+        "direction",
+        "status",
+        "written",
+        "error",
+        "author",
+        "author_name",
+        "telco",
+        "session_id",
+        "ref_id",
+        "identity",
+        "created_at",
+        "sent_date",
+        "priority",
+        "send_at",
+        "due_at",
+        "expires_at",
+        "give_up_at",
+        "attempts",
+        "claimed_at",
+        "was_uncertain",
+        "announce_at",
+        "delivered",
+    ]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
+        rows = super().get_queryset(request).select_related("conversation__contact")
+        # The page of a single message fetches it then.
+        return rows.defer("delivery")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Message], search_term: str
+    ) -> tuple[QuerySet[Message], bool]:
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        number = _by_number("conversation__contact__phone_number", term)
+        return queryset.filter(Q(session_id=term) | Q(ref_id=term) | number), False
+
+    @admin.display(description=_("who"))
+    def number(self, message: Message) -> SafeString:
+        return _named(message.conversation.contact)
+
+    @admin.display(description=_("text"))
+    def excerpt(self, message: Message) -> SafeString:
+        return _excerpt(message.text)
+
+    @admin.display(description=_("text"))
+    def written(self, message: Message) -> SafeString:
+        return format_html('<div class="nb-text" dir="auto">{}</div>', message.text)
+
+    @admin.display(description=_("delivery"))
+    def delivered(self, message: Message) -> SafeString:
+        return SafeString("-") if message.delivery is None else _bytes(message.delivery)
+
+
+class TakenInFilter(admin.SimpleListFilter):
+    title = _("taken in")
+    parameter_name = "taken_in"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("no", _("Not yet")), ("yes", _("Taken in"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        wanted = {"no": True, "yes": False}.get(self.value() or "")
+        return queryset if wanted is None else queryset.filter(message__isnull=wanted)
+
+
+@admin.register(QuarantinedDelivery)
+class QuarantinedDeliveryAdmin(ReadOnlyAdmin[QuarantinedDelivery]):
+    """What came and was not understood, readable, and a button to try again."""
+
+    list_display = ["received_at", "errors", "excerpt", "taken_in_at"]
+    list_filter = [TakenInFilter]
+    ordering = ["-id"]
+    fields = ["received_at", "errors", "delivered", "message", "taken_in_at"]
+
+    def get_urls(self) -> list[URLPattern]:
+        take_in_again = path(
+            "<path:object_id>/take-in-again/",
+            self.admin_site.admin_view(self.take_in_again_view),
+            name="django_ninebits_quarantineddelivery_take_in_again",
+        )
+        return [take_in_again, *super().get_urls()]
+
+    def has_take_in_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("django_ninebits.change_quarantineddelivery")
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        context["may_take_in"] = self.has_take_in_permission(request)
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    @outside_transactions
+    def take_in_again_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        if not self.has_take_in_permission(request):
+            raise PermissionDenied
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        quarantined = self.get_object(request, unquote(object_id))
+        if quarantined is None:
+            raise Http404
+        self._take_in_again(request, quarantined)
+        name = f"{self.admin_site.name}:django_ninebits_quarantineddelivery_change"
+        return HttpResponseRedirect(reverse(name, args=[quarantined.pk]))
+
+    def _take_in_again(self, request: HttpRequest, quarantined: QuarantinedDelivery) -> None:
+        try:
+            taken = inbox.take_in_again(quarantined)
+        except DeliveryNotUnderstood as problem:
+            messages.error(request, _("It is still not understood: %s") % problem)
+        except WrongStatus:
+            messages.warning(request, _("It was taken in already; nothing was changed."))
+        except inbox.CannotStoreNow:
+            messages.error(request, _("It cannot be stored now. Try again in half a minute."))
+        except Exception as error:  # noqa: BLE001 - the bytes stay where they are
+            logger.error("A delivery was not taken in.\n%s", traceback_without_values(error))
+            messages.error(
+                request,
+                _("It could not be stored (%s). It is still here.") % type(error).__name__,
+            )
+        else:
+            said = _("It was there already:") if taken.repeated else _("Taken in:")
+            messages.success(request, format_html("{} {}", said, self._link(taken)))
+
+    def _link(self, taken: inbox.TakenIn) -> SafeString:
+        message = taken.message
+        assert message is not None  # noqa: S101 - what is taken in again is a message
+        name = f"{self.admin_site.name}:django_ninebits_conversation_change"
+        return format_html(
+            '<a href="{}">{}</a>', reverse(name, args=[message.conversation_id]), message
+        )
+
+    @admin.display(description=_("body"))
+    def excerpt(self, quarantined: QuarantinedDelivery) -> SafeString:
+        return _excerpt(_readable(quarantined.body))
+
+    @admin.display(description=_("body"))
+    def delivered(self, quarantined: QuarantinedDelivery) -> SafeString:
+        return _bytes(quarantined.body)
+
+
+def _tell_what_became_of(request: HttpRequest, message: Message, *, is_repeated: bool) -> None:
+    message.refresh_from_db(fields=["status"])
+    status = message.get_status_display()
+    if is_repeated:
+        once = _("This reply was taken before and is not sent a second time. Its status: %s.")
+        messages.info(request, once % status)
+    else:
+        level = _LEVELS.get(Message.Status(message.status), messages.INFO)
+        messages.add_message(request, level, _("Your reply: %s.") % status)
+
+
+def _by_name(field: str, term: str) -> Q:
+    """Every word of it, in any order."""
+    return reduce(and_, (Q(**{f"{field}__icontains": word}) for word in term.split()), Q())
+
+
+def _by_number(field: str, term: str) -> Q:
+    """A whole number in any way of writing it, or some of its digits, such as the last four."""
+    digits = re.sub(r"[^0-9]", "", term)
+    if not digits or any(character.isalpha() for character in term):
+        return Q()
+    found = Q(**{f"{field}__contains": digits})
+    if digits.startswith("0"):
+        home = f"+{digits[2:]}" if digits.startswith("00") else f"+234{digits[1:]}"
+        found |= Q(**{f"{field}__startswith": home})
+    with suppress(InvalidPhoneNumber):
+        found |= Q(**{field: subscriber_number(term)})
+    return found
+
+
+def _named(contact: Contact) -> SafeString:
+    number = format_html('<span class="nb-number" dir="ltr">{}</span>', contact.phone_number)
+    if not contact.name:
+        return number
+    return format_html('<bdi class="nb-name">{}</bdi> {}', contact.name, number)
+
+
+def _excerpt(text: str) -> SafeString:
+    return format_html('<bdi class="nb-preview">{}</bdi>', text[:160])
+
+
+def _bytes(body: bytes | memoryview) -> SafeString:
+    return format_html('<pre class="nb-bytes" dir="ltr">{}</pre>', _readable(body))
+
+
+def _readable(body: bytes | memoryview) -> str:
+    """As text, in which whatever cannot be seen or is no text can be seen."""
+    decoded = bytes(body).decode(errors="backslashreplace")
+    return "".join(
+        character
+        if character.isprintable() or character in "\n\t"
+        else character.encode("unicode_escape").decode()
+        for character in decoded
+    )
+
+
+def _address(request: HttpRequest, **parameters: object) -> str:
+    """This page with others of these parameters; what else the address says is kept."""
+    query = request.GET.copy()
+    for name in ("before", "compose"):
+        query.pop(name, None)
+    for name, value in parameters.items():
+        query[name] = str(value)
+    return f"{request.path}?{query.urlencode()}#nb-newest"
+
+
+def _int(written: str | None) -> int | None:
+    try:
+        return int(written or "")
+    except ValueError:
+        return None
+
+
+def _uuid(written: str | None) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(written or "")
+    except ValueError:
+        return None

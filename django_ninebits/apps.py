@@ -1,0 +1,23 @@
+"""The app."""
+
+from django.apps import AppConfig
+from django.core.checks import Tags, register
+from django.utils.translation import gettext_lazy as _
+
+
+class NinebitsConfig(AppConfig):
+    """Two-way SMS over 9bits."""
+
+    name = "django_ninebits"
+    verbose_name = _("SMS")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Bind the system checks."""
+        # Here, because models cannot be imported before all apps are there.
+        from django_ninebits import checks
+
+        for check in (checks.check_apps, checks.check_settings, checks.check_connection):
+            register(check, self.label)
+        register(checks.check_deployment, self.label, deploy=True)
+        register(checks.check_charset, Tags.database)

@@ -1,0 +1,371 @@
+"""One HTTP call to 9bits: the one funnel to the network.
+
+What the caller needs to know of a call that fails is whether the request may have left.
+``requests`` blurs that: a TLS handshake that hangs is a ``ReadTimeout``, and a reset before the
+request is the same exception as a reset after it. So the connections here note it themselves, as
+the first byte goes, and hold every step to one deadline: look-up, connect, TLS, the request, the
+answer.
+"""
+
+import errno
+import html
+import http.client
+import io
+import json
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+from urllib.parse import quote
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util.connection import create_connection
+
+from django_ninebits import __version__
+from django_ninebits.exceptions import NotAccepted, OutcomeUnknown, Refused, SendError
+from django_ninebits.wire import body_status
+
+#: How much of an answer is read, in bytes.
+MAX_ANSWER = 64 * 1024
+
+#: How much of an answer is quoted, in characters.
+EXCERPT_LENGTH = 500
+
+#: Seconds after which an idle connection is not used again: 9bits may be closing it just now.
+MAX_IDLE = 3.0
+
+#: Seconds that ``Retry-After`` can ask for at most.
+MAX_RETRY_AFTER = 24 * 3600.0
+
+#: Statuses that say: not now.
+TRY_LATER = {401, 403, 429, 503}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What 9bits said. ``excerpt`` is the start of the body, without the token if it was echoed."""
+
+    status: int
+    excerpt: str
+
+
+def send(call: Mapping[str, str], *, url: str, token: str, deadline: float) -> Answer:
+    """Post ``call`` to 9bits; return when it is accepted.
+
+    ``deadline`` is a ``time.monotonic()`` by which the answer must be complete; once it has passed,
+    not one byte leaves. Raises ``NotAccepted``, ``Refused`` or ``OutcomeUnknown``.
+    """
+    _attempt.deadline = deadline
+    _attempt.may_have_left = False
+    try:
+        status, headers, body = _exchange(call, url, token)
+        answer = Answer(status, _excerpt(body, token))
+        problem = _problem(answer, body, headers)
+    except Exception as error:  # noqa: BLE001 - none may leave the attempt undecided
+        kind: type[SendError] = OutcomeUnknown if _attempt.may_have_left else NotAccepted
+        # Not chained: what libraries say when they fail can hold the headers.
+        raise kind(_reason(error)) from None
+    if problem is not None:
+        raise problem
+    return answer
+
+
+def _exchange(
+    call: Mapping[str, str], url: str, token: str
+) -> tuple[int, Mapping[str, str], bytes]:
+    with _session().post(
+        url,
+        json=dict(call),
+        auth=_Bearer(token),
+        timeout=_attempt.remaining(),
+        stream=True,
+    ) as response:
+        body = b""
+        while len(body) <= MAX_ANSWER and (chunk := response.raw.read(8192)):
+            body += chunk
+    return response.status_code, response.headers, body
+
+
+def _problem(answer: Answer, body: bytes, headers: Mapping[str, str]) -> SendError | None:
+    """What the answer means for the message; ``None`` if it was accepted."""
+    status = answer.status
+    if 200 <= status < 300:
+        # A public integration saw answers of 200 whose body says that it failed. A body that was
+        # not read to its end is no JSON, and then the status holds.
+        inner = body_status(body) if len(body) <= MAX_ANSWER else None
+        if inner is None or inner < 400:
+            return None
+        status = inner
+    reason = f"9bits answered {_described(answer.status, status)}: {answer.excerpt}"
+    if status in TRY_LATER:
+        return NotAccepted(reason, http_status=answer.status, retry_after=_retry_after(headers))
+    if 300 <= status < 500:
+        return Refused(reason, http_status=answer.status)
+    return OutcomeUnknown(reason, http_status=answer.status)
+
+
+def _described(http_status: int, status: int) -> str:
+    return str(status) if http_status == status else f"{http_status} with status_code {status}"
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, from seconds or a date. What cannot be read asks for nothing."""
+    written = headers.get("Retry-After", "").strip()
+    if written.isascii() and written.isdigit():
+        return min(float(written[:9]), MAX_RETRY_AFTER)
+    try:
+        moment = parsedate_to_datetime(written)
+    except (ValueError, OverflowError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return min(max((moment - datetime.now(UTC)).total_seconds(), 0.0), MAX_RETRY_AFTER)
+
+
+def _excerpt(body: bytes, token: str) -> str:
+    text = body.decode(errors="replace").replace("\0", "\ufffd")
+    for echoed in _spellings(token):
+        text = text.replace(echoed, "***")
+    text = " ".join(text.split())
+    return text if len(text) <= EXCERPT_LENGTH else f"{text[:EXCERPT_LENGTH]}…"
+
+
+def _spellings(token: str) -> set[str]:
+    """The ways in which an answer may write it: as it is, or as JSON, HTML or a URL has it."""
+    written = {token, json.dumps(token)[1:-1], html.escape(token), quote(token, safe="")}
+    return written | {spelling.replace("/", "\\/") for spelling in written}
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in a few words; only the operating system's own words are quoted."""
+    chain = [error]
+    while (cause := _cause(chain[-1])) is not None and cause not in chain:
+        chain.append(cause)
+    for inner in reversed(chain):
+        if isinstance(inner, OSError) and inner.strerror:
+            return f"{type(inner).__name__}: {inner.strerror}"
+    return f"{type(chain[-1]).__name__} on the way to 9bits"
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.__cause__ or error.__context__
+
+
+class _Attempt(threading.local):
+    """The attempt that this thread is making."""
+
+    deadline = 0.0
+    may_have_left = False
+
+    def remaining(self) -> float:
+        """Seconds to the deadline."""
+        seconds = self.deadline - time.monotonic()
+        if seconds <= 0:
+            raise TimeoutError(errno.ETIMEDOUT, "no answer before the deadline")
+        return seconds
+
+
+_attempt = _Attempt()
+
+
+class _Connection(HTTPConnection):
+    """Notes when the request begins to leave, and keeps every step to the deadline."""
+
+    idle_since: float | None = None
+    connecting = False
+
+    def connect(self) -> None:
+        self.connecting = True
+        try:
+            super().connect()
+        finally:
+            self.connecting = False
+
+    def _new_conn(self) -> socket.socket:
+        self.sock = self._connected()
+        # What comes next, such as the TLS handshake, has all the time that is left, and no more.
+        self.sock.settimeout(_attempt.remaining())
+        return self.sock
+
+    def _connected(self) -> socket.socket:
+        """Connect to one of the host's addresses; each gets its share of the time."""
+        addresses = _look_up(self._dns_host, self.port)
+        failure = OSError()
+        while addresses:
+            try:
+                return create_connection(
+                    (addresses[0], self.port),
+                    timeout=_attempt.remaining() / len(addresses),
+                    source_address=self.source_address,
+                    socket_options=self.socket_options,
+                )
+            except OSError as error:
+                failure = error
+            del addresses[0]
+        raise failure
+
+    def _tunnel(self) -> None:
+        super()._tunnel()
+        self.sock.settimeout(_attempt.remaining())
+
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        self.sock.settimeout(_attempt.remaining())
+        # While connecting it is a proxy that is spoken to, and not yet about the message.
+        _attempt.may_have_left = _attempt.may_have_left or not self.connecting
+        super().send(data)
+
+    class response_class(http.client.HTTPResponse):  # noqa: N801 - urllib3's name
+        """An answer that is read up to the deadline, however slowly it drips."""
+
+        def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+            super().__init__(sock, *args, **kwargs)
+            self.fp = io.BufferedReader(_UntilDeadline(sock, self.fp.detach()))
+
+        def begin(self) -> None:
+            """Skip what comes before the answer, such as 103: the next call must not find it."""
+            super().begin()
+            while 100 <= self.status < 200:
+                self.headers = None  # type: ignore[assignment]
+                super().begin()
+
+
+class _UntilDeadline(io.RawIOBase):
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
+        self.sock = sock
+        self.raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self.sock.settimeout(_attempt.remaining())
+        return self.raw.readinto(buffer)
+
+    def close(self) -> None:
+        self.raw.close()
+        super().close()
+
+
+class _Pool(HTTPConnectionPool):
+    """Does not reuse what has been idle for long. (urllib3 drops what is known to be closed.)"""
+
+    ConnectionCls = _Connection
+
+    def urlopen(self, *args: Any, **kwargs: Any) -> Any:
+        # urllib3 1.26 would take an answer that is cut off for a whole one.
+        return super().urlopen(*args, enforce_content_length=True, **kwargs)
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        connection: Any = super()._get_conn(timeout)
+        idle_since = connection.idle_since
+        if idle_since is not None and time.monotonic() - idle_since > MAX_IDLE:
+            connection.close()
+        return connection
+
+    def _put_conn(self, connection: Any) -> None:
+        if connection is not None:
+            connection.idle_since = time.monotonic()
+        super()._put_conn(connection)
+
+
+class _TLSConnection(_Connection, HTTPSConnection):
+    """The same over TLS."""
+
+
+class _TLSPool(_Pool, HTTPSConnectionPool):
+    """The same over TLS."""
+
+    ConnectionCls = _TLSConnection
+
+
+_POOLS = {"http": _Pool, "https": _TLSPool}
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        if not proxy.lower().startswith("http"):
+            raise OSError(errno.EPROTONOSUPPORT, "only http and https proxies are supported")
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+
+class _Session(requests.Session):
+    """Carries nothing from one call to the next but its connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.headers["User-Agent"] = f"django-ninebits/{__version__}"
+        # An unpacked answer could be a thousand times as long as what was sent.
+        self.headers["Accept-Encoding"] = "identity"
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, _Adapter())
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Redirects are answers like others: the token goes to no other address."""
+
+
+class _Bearer(AuthBase):
+    """As an ``auth``, so that a ``.netrc`` on the machine does not replace it."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+class _Sessions(threading.local):
+    """One for each thread, and never one of the process that this was forked from."""
+
+    session: _Session | None = None
+    process = 0
+
+
+_sessions = _Sessions()
+
+
+def _session() -> _Session:
+    if _sessions.session is None or _sessions.process != os.getpid():
+        _sessions.session, _sessions.process = _Session(), os.getpid()
+    return _sessions.session
+
+
+def _look_up(host: str, port: int) -> list[str]:
+    """The addresses of ``host``. In a thread: a resolver that hangs knows no time limit."""
+    answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answers.put([str(address[4][0]) for address in found])
+        except Exception as error:  # noqa: BLE001 - raised where the answer is awaited
+            answers.put(error)
+
+    threading.Thread(target=look_up, daemon=True).start()
+    try:
+        answer = answers.get(timeout=_attempt.remaining())
+    except queue.Empty:
+        raise TimeoutError(errno.ETIMEDOUT, "the look-up of the name took too long") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer

@@ -1,0 +1,437 @@
+"""What is kept: who texts us, their conversations, every message, and what was not understood.
+
+The row is the truth. A message moves between statuses by conditional updates only (``outbox`` and
+``services``), never by ``save()``. Nothing of it can be deleted in the admin: a deleted text would
+be taken again when it is redelivered.
+"""
+
+import secrets
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any, Self
+
+import phonenumbers
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import models, router, transaction
+from django.db.models import Exists, F, OuterRef, Q
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+from phonenumber_field.modelfields import PhoneNumberDescriptor, PhoneNumberField
+from phonenumber_field.phonenumber import PhoneNumber
+
+from django_ninebits.exceptions import InvalidPhoneNumber
+from django_ninebits.phone import HOME_REGION, is_possible, subscriber_number
+from django_ninebits.wire import MAX_ID, MAX_TELCO
+
+#: How much of the last message the inbox shows, in characters.
+PREVIEW_LENGTH = 160
+
+
+class SubscriberNumber(PhoneNumber):
+    """A phone number that is E.164 wherever it is read, compared or written."""
+
+    @classmethod
+    def read(cls, value: object) -> Self:
+        """Whatever is given, as a number; what cannot be one keeps its writing."""
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, phonenumbers.PhoneNumber):
+            value = phonenumbers.format_number(value, phonenumbers.PhoneNumberFormat.E164)
+        written = str(value)
+        try:
+            e164 = written if written.startswith("+") else subscriber_number(written)
+            number: Self = cls.from_string(e164, region=HOME_REGION)  # type: ignore[no-untyped-call]
+        except (InvalidPhoneNumber, phonenumbers.NumberParseException):
+            number = cls(raw_input=written)
+        return number
+
+    def __str__(self) -> str:
+        return str(self.as_e164 if self.country_code else self.raw_input)
+
+    def __eq__(self, other: object) -> bool:
+        # Not ``NotImplemented``: what this inherits takes that for equal in ``!=``.
+        return isinstance(other, str | phonenumbers.PhoneNumber) and str(self) == str(
+            self.read(other)
+        )
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+def validate_possible_number(value: object) -> None:
+    """For forms. Possible is enough: new blocks take months to be listed as valid."""
+    number = SubscriberNumber.read(value)
+    if not number.country_code or not is_possible(number):
+        raise ValidationError(
+            _("Enter a phone number, such as 0802 000 0000 or +234 802 000 0000."), code="invalid"
+        )
+
+
+class _NumberDescriptor(PhoneNumberDescriptor):
+    def __set__(self, instance: models.Model, value: object) -> None:
+        instance.__dict__[self.field.name] = self.field.to_python(value)
+
+
+class SubscriberNumberField(PhoneNumberField):
+    """A phone number stored as E.164, whatever the host's ``PHONENUMBER_*`` settings say."""
+
+    default_validators = [validate_possible_number]
+    descriptor_class = _NumberDescriptor
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("region", HOME_REGION)
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def to_python(self, value: object) -> SubscriberNumber | None:
+        return None if value is None else SubscriberNumber.read(value)
+
+    def from_db_value(self, value: str | None, *args: object) -> SubscriberNumber | None:
+        return self.to_python(value)
+
+    def get_prep_value(self, value: object) -> str | None:
+        number = self.to_python(value)
+        return None if number is None else str(number)
+
+    def formfield(self, *args: Any, **kwargs: Any) -> Any:
+        return models.CharField.formfield(self, *args, **kwargs)
+
+
+class Contact(models.Model):
+    """A subscriber: a person with a phone."""
+
+    phone_number = SubscriberNumberField(_("phone number"), max_length=32, unique=True)
+    name = models.CharField(_("name"), max_length=200, blank=True)
+    notes = models.TextField(_("notes"), blank=True)
+    opted_out_at = models.DateTimeField(_("opted out at"), null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
+
+    class Meta:
+        verbose_name = _("contact")
+        verbose_name_plural = _("contacts")
+
+    def __str__(self) -> str:
+        return self.name or str(self.phone_number)
+
+
+def draw_session_id() -> str:
+    """For a conversation that we start: which session 9bits wants there is unknown."""
+    return secrets.token_hex(8)
+
+
+class ConversationQuerySet(models.QuerySet["Conversation"]):
+    """What the inbox and the services ask of conversations."""
+
+    def between(self, phone_number: str, short_code: str) -> "Conversation":
+        """The conversation of this subscriber (E.164) with this short code, opened if need be.
+
+        Writes only when there is none, and then contact and conversation are each written at once:
+        many callers at the same instant all get the same rows.
+        """
+        # Sender IDs are compared like this because one of the databases cannot do otherwise.
+        found = self.select_related("contact").filter(
+            contact__phone_number=phone_number, short_code__iexact=short_code
+        )
+        conversation = found.first()
+        if conversation is not None:
+            return conversation
+        contact, _created = Contact.objects.using(self.db).get_or_create(phone_number=phone_number)
+        conversation, _created = self.get_or_create(contact=contact, short_code=short_code)
+        return conversation
+
+    def hold(self) -> int:
+        """Keep others from writing to these until the end of the transaction, on every database.
+
+        By a write that changes nothing: a lock that is a read comes too late on SQLite.
+        """
+        return self.update(unread_count=F("unread_count"))
+
+
+class Conversation(models.Model):
+    """One subscriber on one short code. Sessions are marks in it."""
+
+    class Status(models.TextChoices):
+        OPEN = "open", _("open")
+        CLOSED = "closed", _("closed")
+
+    contact = models.ForeignKey(
+        Contact,
+        on_delete=models.PROTECT,
+        related_name="conversations",
+        verbose_name=_("contact"),
+        db_index=False,
+    )
+    short_code = models.CharField(_("short code"), max_length=32)
+    session_id = models.CharField(
+        _("session"),
+        max_length=MAX_ID,
+        default=draw_session_id,
+        help_text=_("Of the latest text from the subscriber; replies use it."),
+    )
+    session_at = models.DateTimeField(_("session's latest text"), null=True, editable=False)
+    status = models.CharField(
+        _("status"), max_length=10, choices=Status.choices, default=Status.OPEN
+    )
+    assignee = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name=_("assignee"),
+    )
+    unread_count = models.PositiveIntegerField(_("unread"), default=0)
+    read_up_to = models.BigIntegerField(
+        _("read up to"),
+        default=0,
+        editable=False,
+        help_text=_("The id of the newest message that somebody who may reply has seen."),
+    )
+    waiting_since = models.DateTimeField(_("waiting since"), null=True, blank=True)
+    last_message_at = models.DateTimeField(
+        _("last message at"),
+        null=True,
+        blank=True,
+        help_text=_("Empty as long as there were only bulk messages: those are not listed."),
+    )
+    last_message_text = models.CharField(
+        _("last message"), max_length=PREVIEW_LENGTH, blank=True, editable=False
+    )
+    last_message_direction = models.CharField(max_length=10, blank=True, editable=False)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
+
+    objects = ConversationQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("conversation")
+        verbose_name_plural = _("conversations")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["contact", "short_code"], name="ninebits_conversation_once"
+            )
+        ]
+        indexes = [models.Index(fields=["-last_message_at", "-id"], name="ninebits_newest_first")]
+        permissions = [
+            ("reply_conversation", _("Can reply in conversations")),
+            ("assign_conversation", _("Can assign conversations")),
+            ("resolve_message", _("Can decide about uncertain and failed messages")),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.contact} · {self.short_code}"
+
+    def waits_since(self) -> datetime | None:
+        """What ``waiting_since`` should be: when the oldest text came that nothing has answered.
+
+        An outbound message that is queued, sending, sent or uncertain answers what came before it.
+        """
+        messages = self.messages.using(database())
+        answers = messages.filter(status__in=Message.ANSWERING)
+        answered = answers.order_by("-id").values_list("id", flat=True).first() or 0
+        unanswered = messages.filter(direction=Message.Direction.INBOUND, id__gt=answered)
+        return unanswered.order_by("id").values_list("created_at", flat=True).first()
+
+    def mark_read_up_to(self, message_id: int) -> None:
+        """Somebody who may reply has seen the messages up to this one.
+
+        Later texts stay unread. Writes nothing where nothing is unread.
+        """
+        if not self.unread_count:
+            return
+        mine = Conversation.objects.filter(pk=self.pk)
+        with atomic():
+            # Nobody stores a text in it from here on, so the count is right when it is written.
+            if mine.filter(read_up_to__lt=message_id).update(read_up_to=message_id):
+                unread = Message.objects.using(database()).filter(
+                    conversation=self, direction=Message.Direction.INBOUND, id__gt=message_id
+                )
+                mine.update(unread_count=unread.count())
+
+
+class MessageQuerySet(models.QuerySet["Message"]):
+    """What the outbox and the sweeps ask of messages, in words."""
+
+    def due(self, now: datetime) -> Self:
+        """Queued messages whose time has come, the more urgent first."""
+        return self.filter(status=Message.Status.QUEUED, due_at__lte=now).order_by(
+            "-priority", "due_at", "id"
+        )
+
+    def next_in_conversation(self, now: datetime) -> Self:
+        """Without those that an earlier message of their conversation holds back.
+
+        That is one being sent, or one queued that is due or was tried before. What is scheduled
+        and untried holds back nobody.
+        """
+        earlier = Message.objects.filter(
+            conversation=OuterRef("conversation"), id__lt=OuterRef("id")
+        ).filter(
+            Q(status=Message.Status.SENDING)
+            | Q(status=Message.Status.QUEUED) & (Q(due_at__lte=now) | Q(attempts__gt=0))
+        )
+        return self.filter(~Exists(earlier))
+
+
+class Message(models.Model):
+    """One text, from a subscriber or to one."""
+
+    class Direction(models.TextChoices):
+        INBOUND = "inbound", _("inbound")
+        OUTBOUND = "outbound", _("outbound")
+
+    class Status(models.TextChoices):
+        RECEIVED = "received", _("received")
+        # Waits for its time, or to be tried again.
+        QUEUED = "queued", _("queued")
+        # The request may have left. Committed before its first byte.
+        SENDING = "sending", _("sending")
+        # Two-way SMS has no delivery reports: that it reached the phone is never known.
+        SENT = "sent", _("accepted by 9bits")
+        # 9bits refused it, or it was given up, expired or not allowed.
+        FAILED = "failed", _("failed")
+        # It may have reached 9bits. Only a person decides whether it is sent again.
+        UNCERTAIN = "uncertain", _("uncertain")
+        CANCELLED = "cancelled", _("cancelled")
+
+    #: What counts as an answer to the texts before it.
+    ANSWERING = (Status.QUEUED, Status.SENDING, Status.SENT, Status.UNCERTAIN)
+
+    #: ``priority`` of what ``send_many`` queues, and of single messages: higher leaves first.
+    BULK = 0
+    SINGLE = 10
+
+    conversation = models.ForeignKey(
+        Conversation,
+        on_delete=models.PROTECT,
+        related_name="messages",
+        verbose_name=_("conversation"),
+        db_index=False,
+    )
+    direction = models.CharField(_("direction"), max_length=10, choices=Direction.choices)
+    status = models.CharField(_("status"), max_length=10, choices=Status.choices)
+    identity = models.CharField(  # noqa: DJ001 - unique where there is one
+        max_length=64,
+        null=True,
+        unique=True,
+        editable=False,
+        help_text=_("A SHA-256 over what identifies the message; empty where nothing does."),
+    )
+    session_id = models.CharField(_("session"), max_length=MAX_ID)
+    ref_id = models.CharField(_("reference"), max_length=MAX_ID)
+    text = models.TextField(_("text"))
+    telco = models.CharField(_("telco"), max_length=MAX_TELCO, blank=True)
+    sent_date = models.DateTimeField(
+        _("sent date"),
+        null=True,
+        help_text=_("As 9bits gave it where it can be believed, or as it was given to 9bits."),
+    )
+    created_at = models.DateTimeField(_("created at"), default=timezone.now)
+    author = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+        verbose_name=_("author"),
+    )
+    author_name = models.CharField(_("author's name then"), max_length=200, blank=True)
+    priority = models.SmallIntegerField(_("priority"), default=SINGLE)
+    send_at = models.DateTimeField(_("send at"), null=True)
+    due_at = models.DateTimeField(_("due at"), null=True)
+    expires_at = models.DateTimeField(_("expires at"), null=True)
+    give_up_at = models.DateTimeField(_("give up at"), null=True)
+    attempts = models.PositiveIntegerField(_("attempts"), default=0)
+    claimed_at = models.DateTimeField(
+        _("claimed at"), null=True, help_text=_("When the latest attempt was begun.")
+    )
+    was_uncertain = models.BooleanField(
+        _("was uncertain"),
+        default=False,
+        help_text=_("Sent again although an attempt may have arrived: it cannot end as failed."),
+    )
+    error = models.TextField(_("error"), blank=True)
+    delivery = models.BinaryField(
+        _("delivery"), null=True, help_text=_("An inbound text's bytes, as they came.")
+    )
+    announce_at = models.DateTimeField(
+        _("announce at"),
+        null=True,
+        help_text=_("When a worker sends the signal of an inbound text that nobody has sent yet."),
+    )
+
+    objects = MessageQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("message")
+        verbose_name_plural = _("messages")
+        ordering = ["id"]
+        indexes = [
+            models.Index(fields=["conversation", "id"], name="ninebits_thread"),
+            models.Index(fields=["session_id"], name="ninebits_session"),
+            models.Index(fields=["ref_id"], name="ninebits_reference"),
+            models.Index(fields=["status", "due_at"], name="ninebits_due"),
+            models.Index(fields=["announce_at"], name="ninebits_announce"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_direction_display()} {self.pk}"
+
+    @property
+    def is_inbound(self) -> bool:
+        return self.direction == self.Direction.INBOUND
+
+
+class QuarantinedDelivery(models.Model):
+    """An authentic delivery that was not understood, or could not be stored. Each is a row."""
+
+    body = models.BinaryField(_("body"), help_text=_("The bytes, as they came."))
+    errors = models.TextField(_("errors"), help_text=_("A line each."))
+    received_at = models.DateTimeField(_("received at"), default=timezone.now)
+    message = models.ForeignKey(
+        Message,
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="+",
+        verbose_name=_("message"),
+        help_text=_("What became of it when it was taken in again."),
+    )
+    taken_in_at = models.DateTimeField(_("taken in at"), null=True)
+
+    class Meta:
+        verbose_name = _("quarantined delivery")
+        verbose_name_plural = _("quarantined deliveries")
+
+    def __str__(self) -> str:
+        return f"{self._meta.verbose_name} {self.pk}"
+
+
+def database() -> str:
+    """The alias that all of this is written to, and read from where it must be fresh."""
+    return router.db_for_write(Message)
+
+
+def atomic(*, durable: bool = False) -> AbstractContextManager[None]:
+    """A transaction on that database. Its first statement is to be a write, for SQLite's sake.
+
+    A ``durable`` one refuses to be part of another: what it wrote is committed when it ends.
+    """
+    return transaction.atomic(using=database(), durable=durable)
+
+
+def after_commit(callback: Callable[[], None]) -> None:
+    """Call back once what was written is there for everybody; what it raises harms nobody."""
+    transaction.on_commit(callback, using=database(), robust=True)
+
+
+def stored_time(moment: datetime) -> datetime:
+    """An aware datetime in the way that the host's ``USE_TZ`` stores times."""
+    if settings.USE_TZ:
+        return moment
+    return timezone.make_naive(moment, timezone.get_default_timezone())
+
+
+def aware_time(moment: datetime) -> datetime:
+    """The other way round."""
+    if timezone.is_aware(moment):
+        return moment
+    return timezone.make_aware(moment, timezone.get_default_timezone())

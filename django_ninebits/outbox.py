@@ -1,0 +1,255 @@
+"""The story of a message that goes out: claim it, send it, record what became of it.
+
+A claim is one conditional update, committed before the first byte leaves; so is each record.
+Whoever loses one of them changes nothing. Between the two no transaction, lock or cursor is open.
+"""
+
+import logging
+import random
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import F
+from django.dispatch import Signal
+from django.utils import timezone
+
+from django_ninebits import client
+from django_ninebits.conf import conf
+from django_ninebits.exceptions import NotAccepted, Refused, SendError
+from django_ninebits.models import (
+    Conversation,
+    Message,
+    MessageQuerySet,
+    after_commit,
+    atomic,
+    aware_time,
+    database,
+)
+from django_ninebits.phone import masked
+from django_ninebits.signals import announce, message_failed, message_sent, message_uncertain
+from django_ninebits.wire import write_call
+
+logger = logging.getLogger(__name__)
+
+#: How long after its attempt's deadline a claim is good for: then nobody reports any more.
+CLAIM_GRACE = timedelta(seconds=10)
+
+#: The pause after the first attempt that 9bits surely did not take, and the longest one.
+FIRST_PAUSE = timedelta(seconds=5)
+LONGEST_PAUSE = timedelta(minutes=10)
+
+LOST = "The process that was sending it did not report what became of it."
+EXPIRED = "Expired before it could be sent."
+GIVEN_UP = "Given up: it could not be sent in time."
+NOT_IN_ONLY_TO = "not in ONLY_TO"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to make one attempt, and all that is needed for it without the database."""
+
+    message_id: int
+    attempt: int
+    call: dict[str, str] = field(repr=False)
+    url: str
+    token: str = field(repr=False)
+    deadline: float
+    """Of ``time.monotonic()``: nothing leaves after it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an attempt."""
+
+    claim: Claim
+    error: SendError | None
+
+
+def claim_due(limit: int) -> list[Claim]:
+    """Claim up to ``limit`` messages that are due; each then belongs to the caller alone.
+
+    What may not be sent any more (expired, given up, not in ``ONLY_TO``) fails on the way.
+    Raises ``ImproperlyConfigured`` before anything is claimed.
+    """
+    return _claim(Message.objects.all(), limit)
+
+
+def is_any_due() -> bool:
+    """Whether there is more to claim: an empty claim may have met what could only fail."""
+    return _due(Message.objects.all(), timezone.now()).exists()
+
+
+def send_now(message_id: int) -> None:
+    """Send this message in this thread, if it is due and no earlier one holds it back."""
+    for claim in _claim(Message.objects.filter(pk=message_id), 1):
+        record(attempt(claim))
+
+
+def attempt(claim: Claim) -> Outcome:
+    """Make the attempt. Touches no database and raises nothing."""
+    try:
+        client.send(claim.call, url=claim.url, token=claim.token, deadline=claim.deadline)
+    except SendError as error:
+        return Outcome(claim, error)
+    return Outcome(claim, None)
+
+
+def record(outcome: Outcome) -> None:
+    """Write down what became of an attempt, unless the message has moved on since."""
+    claim, error = outcome.claim, outcome.error
+    message = (
+        Message.objects.using(database())
+        .filter(pk=claim.message_id, attempts=claim.attempt, status__in=_AWAITING_AN_OUTCOME)
+        .first()
+    )
+    if message is None:
+        return
+    if error is None:
+        move(message, Message.Status.SENT, error="")
+    elif isinstance(error, NotAccepted):
+        _try_later(message, error)
+    elif isinstance(error, Refused):
+        end(message, error.reason)
+    elif message.status == Message.Status.SENDING:
+        move(message, Message.Status.UNCERTAIN, error=error.reason)
+
+
+def settle_lost() -> int:
+    """Make messages ``uncertain`` whose claim ran out with nothing recorded → how many."""
+    ran_out = timezone.now() - timedelta(seconds=conf.timeout) - CLAIM_GRACE
+    lost = Message.objects.using(database()).filter(
+        status=Message.Status.SENDING, claimed_at__lt=ran_out
+    )
+    return sum(move(message, Message.Status.UNCERTAIN, error=LOST) for message in lost[:1000])
+
+
+def end(message: Message, reason: str) -> bool:
+    """``failed``, or ``uncertain`` again where an earlier attempt may have arrived."""
+    if message.was_uncertain:
+        return move(message, Message.Status.UNCERTAIN, error=reason)
+    return move(message, Message.Status.FAILED, error=reason)
+
+
+def move(message: Message, to: Message.Status, **changes: Any) -> bool:
+    """From the status that ``message`` has to another, unless somebody else was quicker.
+
+    Returns whether it was done; then ``message`` is changed too, and the signal follows commit.
+    """
+    before = message.status
+    mine = Message.objects.filter(pk=message.pk, status=before, attempts=message.attempts)
+    recount = (before in Message.ANSWERING) != (to in Message.ANSWERING)
+    with atomic():
+        if recount:
+            # The conversation is written before its messages, as everywhere.
+            Conversation.objects.filter(pk=message.conversation_id).hold()
+        if not mine.update(status=to, **changes):
+            return False
+        for field, value in {"status": to, **changes}.items():
+            setattr(message, field, value)
+        if recount:
+            waiting_since = message.conversation.waits_since()
+            Conversation.objects.filter(pk=message.conversation_id).update(
+                waiting_since=waiting_since
+            )
+        signal = _SIGNALS.get(to)
+        if signal is not None and to != before:
+            after_commit(lambda: announce(signal, message))
+    return True
+
+
+_SIGNALS: dict[Message.Status, Signal] = {
+    Message.Status.SENT: message_sent,
+    Message.Status.FAILED: message_failed,
+    Message.Status.UNCERTAIN: message_uncertain,
+}
+
+# A sweep may have taken a slow attempt for lost; what it learns late still counts.
+_AWAITING_AN_OUTCOME = {Message.Status.SENDING, Message.Status.UNCERTAIN}
+
+
+def _due(messages: MessageQuerySet, now: datetime) -> MessageQuerySet:
+    return messages.using(database()).due(now).next_in_conversation(now)
+
+
+def _claim(messages: MessageQuerySet, limit: int) -> list[Claim]:
+    now = timezone.now()
+    due = _due(messages, now).select_related("conversation__contact")
+    candidates = list(due[:limit])
+    if not candidates:
+        return []
+    only_to = conf.only_to
+    sendable = []
+    for message in candidates:
+        reason = _why_not(message, now, only_to)
+        if reason is None:
+            sendable.append(message)
+        else:
+            end(message, reason)
+    url, token, timeout = conf.api_url, conf.api_token, conf.timeout
+    with atomic(durable=True):
+        claims = [_claim_one(message, url, token, timeout) for message in sendable]
+    return [claim for claim in claims if claim is not None]
+
+
+def _why_not(message: Message, now: datetime, only_to: frozenset[str] | None) -> str | None:
+    if message.expires_at is not None and message.expires_at <= now:
+        return EXPIRED
+    if message.give_up_at is not None and message.give_up_at <= now:
+        return f"{GIVEN_UP} {message.error}".strip()
+    if only_to is not None and str(message.conversation.contact.phone_number) not in only_to:
+        return NOT_IN_ONLY_TO
+    return None
+
+
+def _claim_one(message: Message, url: str, token: str, timeout: float) -> Claim | None:
+    deadline = time.monotonic() + timeout
+    now = timezone.now()
+    mine = Message.objects.filter(
+        pk=message.pk, status=Message.Status.QUEUED, attempts=message.attempts
+    )
+    won = mine.update(
+        status=Message.Status.SENDING,
+        attempts=F("attempts") + 1,
+        claimed_at=now,
+        sent_date=now,
+    )
+    if not won:
+        return None
+    conversation = message.conversation
+    call = write_call(
+        sender=conversation.short_code,
+        to=str(conversation.contact.phone_number),
+        text=message.text,
+        session_id=message.session_id,
+        ref_id=message.ref_id,
+        sent_date=aware_time(now),
+    )
+    return Claim(message.pk, message.attempts + 1, call, url, token, deadline)
+
+
+def _try_later(message: Message, error: NotAccepted) -> None:
+    due_at = timezone.now() + _pause(message.attempts, error.retry_after)
+    if message.give_up_at is not None and due_at > message.give_up_at:
+        end(message, f"{GIVEN_UP} {error.reason}")
+        return
+    if message.expires_at is not None:
+        due_at = min(due_at, message.expires_at)
+    if move(message, Message.Status.QUEUED, error=error.reason, due_at=due_at):
+        logger.warning(
+            "Message %s to %s waits until %s: %s",
+            message.pk,
+            masked(message.conversation.contact.phone_number),
+            due_at,
+            # The words of an answer may quote the message.
+            error.http_status or error.reason,
+        )
+
+
+def _pause(attempts: int, retry_after: float | None) -> timedelta:
+    """Growing, and jittered so that what failed together is not tried together."""
+    doublings = min(attempts - 1, 20)
+    growing: timedelta = min(FIRST_PAUSE * 2**doublings, LONGEST_PAUSE)
+    jittered = growing * random.uniform(0.5, 1.0)  # noqa: S311 - only to spread
+    return max(jittered, timedelta(seconds=retry_after or 0))

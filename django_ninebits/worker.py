@@ -1,0 +1,136 @@
+"""What one worker process does: claims what is due, keeps requests in flight, sweeps.
+
+The database belongs to the main thread, the network to the sending threads; they meet in futures.
+"""
+
+import logging
+import queue
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import Error, InterfaceError, OperationalError, connections
+
+from django_ninebits import inbox, outbox
+from django_ninebits.exceptions import traceback_without_values
+from django_ninebits.models import database
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks for due work while there is none, between two sweeps, and before what
+#: failed is tried again.
+POLL_EVERY = 1.0
+SWEEP_EVERY = 10.0
+RECOVER_AFTER = 1.0
+
+#: How often recording is tried again at the end, before the process ends all the same.
+FINISHING_TRIES = 30
+
+
+class Worker:
+    """Sends what is due until it is told to stop; ``concurrency`` requests at most at a time."""
+
+    def __init__(self, concurrency: int) -> None:
+        self.concurrency = concurrency
+        self._stopping = False
+        # A signal handler may put into it whatever the thread it interrupts is doing; an Event has
+        # a lock that this thread may be holding.
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._in_flight: set[Future[outbox.Outcome]] = set()
+        self._unrecorded: list[outbox.Outcome] = []
+        self._next_sweep = 0.0
+
+    def stop(self) -> None:
+        """Claim nothing more. May be called from a signal handler or another thread."""
+        self._stopping = True
+        self._wake.put(None)
+
+    def run(self, *, once: bool = False) -> None:
+        """Work until stopped, or with ``once`` until nothing more is due.
+
+        What is in flight is always finished and recorded before this returns. With ``once``, raises
+        what keeps it from working; without, it waits for that to pass.
+        """
+        with ThreadPoolExecutor(self.concurrency, "ninebits") as threads:
+            try:
+                while not self._stopping:
+                    more = self._round(threads, patient=not once)
+                    if self._in_flight:
+                        wait(self._in_flight, POLL_EVERY, FIRST_COMPLETED)
+                        # What completes within milliseconds is recorded and replaced together.
+                        time.sleep(0.003)
+                    elif once and not more:
+                        break
+                    elif not more:
+                        self._pause(POLL_EVERY)
+            finally:
+                self._finish()
+
+    def _round(self, threads: ThreadPoolExecutor, *, patient: bool) -> bool:
+        """Do what there is to do; return whether there is more of it already."""
+        try:
+            self._record()
+            self._sweep()
+            claims = outbox.claim_due(self.concurrency - len(self._in_flight))
+            more = bool(claims or self._in_flight) or outbox.is_any_due()
+        except (ImproperlyConfigured, Error) as problem:
+            if not patient:
+                raise
+            self._complain(problem)
+            self._pause(RECOVER_AFTER)
+            return True
+        self._in_flight |= {threads.submit(outbox.attempt, claim) for claim in claims}
+        return more
+
+    def _record(self) -> None:
+        done = {future for future in self._in_flight if future.done()}
+        self._in_flight -= done
+        for future in done:
+            error = future.exception()
+            if error is None:
+                self._unrecorded.append(future.result())
+            else:
+                # Its message stays as it is until the sweep makes it uncertain.
+                logger.error("An attempt broke off.\n%s", traceback_without_values(error))
+        while self._unrecorded:
+            try:
+                outbox.record(self._unrecorded[0])
+            except (OperationalError, InterfaceError):
+                # Tried again when the database is back.
+                raise
+            except Exception as error:  # noqa: BLE001 - the others need not wait for this one
+                self._complain(error)
+            del self._unrecorded[0]
+
+    def _sweep(self) -> None:
+        if time.monotonic() < self._next_sweep:
+            return
+        lost, announced = outbox.settle_lost(), inbox.announce_overdue()
+        if lost or announced:
+            logger.warning("%s messages became uncertain, %s texts were announced", lost, announced)
+        self._next_sweep = time.monotonic() + SWEEP_EVERY
+
+    def _complain(self, problem: Exception) -> None:
+        if isinstance(problem, ImproperlyConfigured):
+            logger.error("Nothing can be sent: %s", problem)
+        else:
+            logger.error("The database failed.\n%s", traceback_without_values(problem))
+            connections[database()].close_if_unusable_or_obsolete()
+
+    def _pause(self, seconds: float) -> None:
+        with suppress(queue.Empty):
+            self._wake.get(timeout=seconds)
+
+    def _finish(self) -> None:
+        """Wait for what is in flight, and for the database if it must be."""
+        wait(self._in_flight)
+        for _try in range(FINISHING_TRIES):
+            try:
+                self._record()
+            except Error as error:
+                self._complain(error)
+                time.sleep(RECOVER_AFTER)
+            else:
+                return
+        logger.error("%s outcomes could not be recorded", len(self._unrecorded))

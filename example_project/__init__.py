@@ -1,0 +1,1 @@
+"""A small site that uses django-ninebits; ``make demo`` runs it."""

@@ -1,0 +1,219 @@
+"""The inbox in a real browser, from the text that comes in to the reply that leaves."""
+
+import re
+import shutil
+import uuid
+
+import pytest
+from django.contrib.auth.models import User
+from playwright.sync_api import expect, sync_playwright
+
+from django_ninebits import inbox, services
+from django_ninebits.models import Contact, Message, QuarantinedDelivery
+from django_ninebits.simulator import Simulator
+from tests.deliveries import body
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
+INBOX = "/admin/django_ninebits/conversation/"
+PHONE = {"width": 390, "height": 800}
+LONG = "Averyveryverylongword" * 20
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with pytest.MonkeyPatch.context() as patch:
+        # Playwright has an event loop in this thread, which Django takes for asynchronous code.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=next(filter(None, map(shutil.which, CHROMIUMS))),
+                args=["--no-sandbox"],
+            )
+            yield browser
+            browser.close()
+
+
+@pytest.fixture
+def ninebits(settings):
+    with Simulator() as simulator:
+        settings.NINEBITS = {
+            "API_URL": simulator.url,
+            "API_TOKEN": simulator.token,
+            "SHORT_CODE": "48974",
+        }
+        yield simulator
+
+
+@pytest.fixture
+def page(chromium, live_server, ninebits):
+    """A page of somebody who has logged in, where nothing may be complained of in the console."""
+    User.objects.create_superuser("ada", password="x", first_name="Ada")
+    context = chromium.new_context(base_url=live_server.url)
+    context.set_default_timeout(20_000)
+    page = context.new_page()
+    complaints = []
+    page.on("console", lambda said: complaints.append(said.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.route("**/favicon.ico", lambda route: route.fulfill(status=204))
+    page.goto(f"/admin/login/?next={INBOX}")
+    page.fill("[name=username]", "ada")
+    page.fill("[name=password]", "x")
+    page.click("[type=submit]")
+    yield page
+    context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def conversation():
+    return received("Where is my order?").conversation
+
+
+def received(text, **changes):
+    return inbox.take_in(body(message=text, ref_id=uuid.uuid4().hex, **changes)).message
+
+
+def open_thread(page, conversation):
+    page.goto(f"{INBOX}{conversation.pk}/change/")
+
+
+def send(page, text):
+    page.fill("textarea", text)
+    page.click(".nb-send")
+
+
+def outbound():
+    return Message.objects.filter(direction=Message.Direction.OUTBOUND)
+
+
+def replies(page):
+    return page.locator(".nb-outbound .nb-text")
+
+
+def test_a_text_is_read_and_answered(page, conversation, ninebits):
+    page.goto(INBOX)
+    expect(page.locator(".nb-unread")).to_contain_text("1")
+    page.click("text=Where is my order?")
+    expect(page.locator(".nb-inbound .nb-text")).to_have_text("Where is my order?")
+    send(page, "  Order 4471 is on its way\n₦500 🙏")
+    expect(page.locator(".nb-notes")).to_have_text("Your reply: accepted by 9bits.")
+    expect(replies(page)).to_be_in_viewport()
+    assert replies(page).text_content() == "  Order 4471 is on its way\n₦500 🙏"
+    assert [call.body["message"] for call in ninebits.accepted] == [outbound().get().text]
+    expect(page.locator("textarea")).to_have_value("")
+    page.click("text=Inbox")
+    expect(page.locator(".nb-unread")).to_have_count(0)
+
+
+def test_a_double_click_sends_once(page, conversation, ninebits):
+    open_thread(page, conversation)
+    page.fill("textarea", "On its way")
+    page.dblclick(".nb-send")
+    expect(page.locator(".nb-notes")).to_be_visible()
+    expect(replies(page)).to_have_text(["On its way"])
+    assert outbound().count() == 1
+
+
+def test_back_and_send_again_sends_once(page, conversation, ninebits):
+    open_thread(page, conversation)
+    send(page, "On its way")
+    expect(page.locator(".nb-notes")).to_be_visible()
+    page.go_back()
+    send(page, "On its way")
+    expect(page.locator(".nb-notes")).to_contain_text("is not sent a second time")
+    expect(replies(page)).to_have_text(["On its way"])
+    assert len(ninebits.accepted) == 1
+
+
+def test_back_with_an_edited_text_sends_nothing_until_it_is_sent_again(
+    page, conversation, ninebits
+):
+    open_thread(page, conversation)
+    send(page, "On its way")
+    expect(page.locator(".nb-notes")).to_be_visible()
+    page.go_back()
+    send(page, "It is lost")
+    expect(page.get_by_role("alert")).to_contain_text("Already sent")
+    expect(page.get_by_role("alert")).to_be_in_viewport()
+    expect(page.locator("textarea")).to_have_value("It is lost")
+    assert outbound().count() == 1
+    page.click(".nb-send")
+    expect(page.locator(".nb-notes")).to_be_visible()
+    expect(replies(page)).to_have_text(["On its way", "It is lost"])
+
+
+def test_a_reload_after_sending_sends_nothing(page, conversation, ninebits):
+    open_thread(page, conversation)
+    send(page, "On its way")
+    expect(page.locator(".nb-notes")).to_be_visible()
+    page.reload()
+    expect(replies(page)).to_have_text(["On its way"])
+    assert len(ninebits.accepted) == 1
+
+
+def test_a_thread_opens_at_its_newest_message(page, conversation):
+    for number in range(40):
+        received(f"text {number}")
+    open_thread(page, conversation)
+    expect(page.get_by_text("text 39", exact=True)).to_be_in_viewport()
+    expect(page.locator("textarea")).to_be_in_viewport()
+    page.evaluate("scrollTo(0, 0)")
+    expect(page.get_by_text("text 0", exact=True)).to_be_in_viewport()
+    expect(page.locator("textarea")).to_be_in_viewport()
+
+
+def test_a_reply_can_be_written_with_the_keyboard_alone(page, conversation):
+    open_thread(page, conversation)
+    page.keyboard.press("Tab")
+    page.keyboard.type("On its way")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(replies(page)).to_have_text(["On its way"])
+
+
+@pytest.mark.parametrize("language", ["en-us", "ar"])
+def test_a_phone_shows_every_page_without_scrolling_sideways(
+    page, conversation, settings, language
+):
+    settings.LANGUAGE_CODE = language
+    Contact.objects.update(name=LONG[:200])
+    services.reply(conversation, LONG)
+    outbound().update(status=Message.Status.FAILED, error=LONG)
+    row = QuarantinedDelivery.objects.create(body=LONG.encode(), errors="No.")
+    received(LONG)
+    page.set_viewport_size(PHONE)
+    for address in (
+        INBOX,
+        f"{INBOX}{conversation.pk}/change/",
+        f"/admin/django_ninebits/quarantineddelivery/{row.pk}/change/",
+        f"/admin/django_ninebits/message/{outbound().get().pk}/change/",
+        f"/admin/django_ninebits/contact/{conversation.contact_id}/change/",
+    ):
+        page.goto(address)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert (address, width) == (address, PHONE["width"])
+
+
+def test_a_strict_content_security_policy_breaks_nothing(page, conversation):
+    def answer(route):
+        response = route.fetch(max_redirects=0)
+        headers = {**response.headers, "content-security-policy": "default-src 'self'"}
+        route.fulfill(response=response, headers=headers)
+
+    page.route(re.compile("/admin/django_ninebits/"), answer)
+    page.goto(INBOX)
+    open_thread(page, conversation)
+    send(page, "On its way")
+    expect(replies(page)).to_have_text(["On its way"])
+    background = "element => getComputedStyle(element).backgroundColor"
+    assert page.locator(".nb-send").evaluate(background) == "rgb(65, 118, 144)"
+
+
+def test_what_was_not_understood_is_taken_in_by_a_button(page):
+    row = QuarantinedDelivery.objects.create(body=body(message="At last"), errors="A bug.")
+    page.goto(f"/admin/django_ninebits/quarantineddelivery/{row.pk}/change/")
+    page.click("text=Take in again")
+    page.click(".messagelist a")
+    expect(page.locator(".nb-inbound .nb-text")).to_have_text("At last")

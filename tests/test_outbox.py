@@ -1,0 +1,715 @@
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from django_ninebits import client, outbox, services
+from django_ninebits.exceptions import NotAccepted, OutcomeUnknown, Refused
+from django_ninebits.models import Conversation, Message
+from django_ninebits.signals import message_failed, message_sent, message_uncertain
+from django_ninebits.simulator import Behaviour
+
+pytestmark = pytest.mark.django_db
+
+NUMBER = "+2348020000000"
+OTHER = "+2348020000001"
+MINUTE = timedelta(minutes=1)
+Status = Message.Status
+
+
+def queued(text="Hello", to=NUMBER, **changes):
+    """A queued message; ``changes`` are made to its row."""
+    message = services.send_sms(to, text)
+    return changed(message, **changes) if changes else message
+
+
+def changed(message, **changes):
+    Message.objects.filter(pk=message.pk).update(**changes)
+    return fresh(message)
+
+
+def fresh(message):
+    return Message.objects.get(pk=message.pk)
+
+
+def claimed(message):
+    claims = [claim for claim in outbox.claim_due(10) if claim.message_id == message.pk]
+    return claims[0]
+
+
+def attempted(message, error=None):
+    """The message after an attempt that ended so."""
+    outbox.record(outbox.Outcome(claimed(message), error))
+    return fresh(message)
+
+
+def inbound(conversation, text="Hi", **fields):
+    return Message.objects.create(
+        conversation=conversation, direction="inbound", status="received", text=text, **fields
+    )
+
+
+@pytest.fixture
+def heard():
+    """Every signal about an outbound message."""
+    heard: list[tuple[str, str]] = []
+
+    def receiver(name):
+        return lambda message, **_: heard.append((name, message.status))
+
+    receivers = {
+        signal: receiver(name)
+        for signal, name in [
+            (message_sent, "sent"),
+            (message_failed, "failed"),
+            (message_uncertain, "uncertain"),
+        ]
+    }
+    for signal, hear in receivers.items():
+        signal.connect(hear)
+    yield heard
+    for signal, hear in receivers.items():
+        signal.disconnect(hear)
+
+
+@pytest.fixture(autouse=True)
+def settled(provider):
+    """Nothing here goes to the network but through the simulator."""
+    return provider
+
+
+# Claiming
+
+
+def test_a_claim_makes_the_message_sending():
+    message = queued()
+    claimed(message)
+    row = fresh(message)
+    assert (row.status, row.attempts) == ("sending", 1)
+    assert timezone.now() - MINUTE < row.claimed_at <= timezone.now()
+
+
+def test_a_claim_has_the_documented_call():
+    message = queued("Ẹ káàbọ̀")
+    call = claimed(message).call
+    sent_date = fresh(message).sent_date.astimezone(UTC)
+    assert call == {
+        "from": "48974",
+        "to": "2348020000000",
+        "message": "Ẹ káàbọ̀",
+        "session_id": message.session_id,
+        "sent_date": sent_date.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "ref_id": message.ref_id,
+    }
+
+
+def test_times_are_utc_for_the_provider_whatever_use_tz(settings):
+    settings.USE_TZ, settings.TIME_ZONE = False, "Africa/Lagos"
+    sent_date = claimed(queued()).call["sent_date"]
+    written = datetime.fromisoformat(sent_date)
+    assert abs(datetime.now(UTC) - written) < MINUTE
+
+
+def test_a_claim_ends_with_its_timeout(settings):
+    settings.NINEBITS = settings.NINEBITS | {"TIMEOUT": 7}
+    assert 0 < claimed(queued()).deadline - time.monotonic() <= 7
+
+
+def test_a_claim_shows_no_secret_text_or_number():
+    shown = repr(claimed(queued("Private")))
+    assert "simulator-token" not in shown
+    assert "Private" not in shown
+    assert "8020000000" not in shown
+
+
+def test_a_message_is_claimed_once():
+    queued()
+    assert len(outbox.claim_due(10)) == 1
+    assert outbox.claim_due(10) == []
+
+
+def test_no_more_is_claimed_than_asked_for():
+    for number in (NUMBER, OTHER):
+        queued(to=number)
+    assert outbox.claim_due(0) == []
+    assert len(outbox.claim_due(1)) == 1
+
+
+def test_what_is_not_due_is_not_claimed():
+    message = services.send_sms(NUMBER, "Later", send_at=timezone.now() + MINUTE)
+    assert outbox.claim_due(10) == []
+    changed(message, due_at=timezone.now() - MINUTE)
+    assert len(outbox.claim_due(10)) == 1
+
+
+@pytest.mark.parametrize("status", set(Status) - {Status.QUEUED})
+def test_only_what_is_queued_is_claimed(status):
+    queued(status=status)
+    assert outbox.claim_due(10) == []
+    assert not outbox.is_any_due()
+
+
+def test_singles_leave_before_bulk():
+    services.send_many([{"to": NUMBER, "text": "Bulk"}])
+    single = queued(to=OTHER)
+    assert outbox.claim_due(1)[0].message_id == single.pk
+
+
+def test_a_loser_claims_nothing(monkeypatch):
+    def meanwhile(*args):
+        changed(message, attempts=1)
+
+    message = queued()
+    monkeypatch.setattr(outbox, "_why_not", meanwhile)
+    assert outbox.claim_due(10) == []
+    assert fresh(message).status == "queued"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_claim_within_a_transaction_is_refused(provider):
+    message = queued()
+    with pytest.raises(RuntimeError, match="durable"), transaction.atomic():
+        outbox.send_now(message.pk)
+    assert fresh(message).status == "queued"
+    assert provider.calls == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_claim_is_committed_before_anything_leaves(monkeypatch):
+    def send(call, **options):
+        seen.append((connection.in_atomic_block, fresh(message).status))
+
+    seen: list[tuple[bool, str]] = []
+    message = queued()
+    monkeypatch.setattr(client, "send", send)
+    outbox.send_now(message.pk)
+    assert seen == [(False, "sending")]
+
+
+@pytest.mark.parametrize("key", ["API_TOKEN", "API_URL", "TIMEOUT"])
+def test_wrong_settings_are_told_before_a_claim(settings, key):
+    settings.NINEBITS = settings.NINEBITS | {key: ""}
+    message = queued()
+    with pytest.raises(ImproperlyConfigured, match=key):
+        outbox.claim_due(10)
+    assert (fresh(message).status, fresh(message).attempts) == ("queued", 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_claimers_at_once_share_what_is_due():
+    for tail in range(8):
+        queued(to=f"+23480200000{tail:02}")
+    claims: list[outbox.Claim] = []
+
+    def claim():
+        for _ in range(4):
+            claims.extend(outbox.claim_due(2))
+        connection.close()
+
+    threads = [threading.Thread(target=claim) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ids = [claim.message_id for claim in claims + outbox.claim_due(10)]
+    assert sorted(ids) == sorted(Message.objects.values_list("pk", flat=True))
+
+
+# In order
+
+
+def test_a_conversation_sends_one_message_at_a_time():
+    first, second = queued("1"), queued("2")
+    claims = outbox.claim_due(10)
+    assert [claim.message_id for claim in claims] == [first.pk]
+    outbox.record(outbox.Outcome(claims[0], None))
+    assert [claim.message_id for claim in outbox.claim_due(10)] == [second.pk]
+
+
+def test_a_message_that_waits_to_be_tried_again_holds_back_the_next():
+    first, second = queued("1"), queued("2")
+    attempted(first, NotAccepted("busy"))
+    outbox.send_now(second.pk)
+    assert fresh(second).status == "queued"
+
+
+def test_a_scheduled_message_holds_back_nobody():
+    services.send_sms(NUMBER, "Later", send_at=timezone.now() + MINUTE)
+    second = queued()
+    assert [claim.message_id for claim in outbox.claim_due(10)] == [second.pk]
+
+
+@pytest.mark.parametrize("status", ["sent", "failed", "uncertain", "cancelled"])
+def test_what_has_ended_holds_back_nobody(status):
+    queued("1", status=status, attempts=1)
+    second = queued("2")
+    assert [claim.message_id for claim in outbox.claim_due(10)] == [second.pk]
+
+
+def test_another_conversation_is_not_held_back():
+    queued("1"), queued("2")
+    third = queued("3", to=OTHER)
+    assert third.pk in [claim.message_id for claim in outbox.claim_due(10)]
+
+
+# What may not be sent any more
+
+
+def test_what_has_expired_fails_unsent(heard, django_capture_on_commit_callbacks):
+    message = queued(expires_at=timezone.now() - MINUTE)
+    with django_capture_on_commit_callbacks(execute=True):
+        assert outbox.claim_due(10) == []
+    row = fresh(message)
+    assert (row.status, row.error, row.attempts) == ("failed", outbox.EXPIRED, 0)
+    assert heard == [("failed", "failed")]
+
+
+def test_what_was_not_sent_in_time_is_given_up_with_the_last_reason():
+    message = queued(give_up_at=timezone.now() - MINUTE, error="busy")
+    outbox.claim_due(10)
+    assert fresh(message).status == "failed"
+    assert fresh(message).error == f"{outbox.GIVEN_UP} busy"
+
+
+@pytest.mark.parametrize("allowed", [[], ["08020000001"], (OTHER,)])
+def test_who_is_not_in_only_to_gets_nothing(settings, allowed, provider):
+    settings.NINEBITS = settings.NINEBITS | {"ONLY_TO": allowed}
+    message = queued()
+    outbox.send_now(message.pk)
+    assert (fresh(message).status, fresh(message).error) == ("failed", "not in ONLY_TO")
+    assert provider.calls == []
+
+
+@pytest.mark.parametrize("written", ["0802 000 0000", "2348020000000", NUMBER])
+def test_who_is_in_only_to_is_sent_to(settings, written):
+    settings.NINEBITS = settings.NINEBITS | {"ONLY_TO": [OTHER, written]}
+    message = queued()
+    outbox.send_now(message.pk)
+    assert fresh(message).status == "sent"
+
+
+def test_what_only_failed_leaves_more_that_is_due():
+    for text in "12":
+        queued(text, expires_at=timezone.now() - MINUTE)
+    assert outbox.claim_due(1) == []
+    assert outbox.is_any_due()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"expires_at": timezone.now() - MINUTE},
+        {"give_up_at": timezone.now() - MINUTE},
+    ],
+)
+def test_what_may_have_arrived_does_not_end_as_failed(changes):
+    message = queued(was_uncertain=True, **changes)
+    outbox.claim_due(10)
+    assert fresh(message).status == "uncertain"
+    assert fresh(message).error
+
+
+def test_what_may_have_arrived_is_uncertain_when_not_in_only_to(settings):
+    settings.NINEBITS = settings.NINEBITS | {"ONLY_TO": []}
+    message = queued(was_uncertain=True)
+    outbox.claim_due(10)
+    assert fresh(message).status == "uncertain"
+
+
+# Outcomes
+
+
+def test_an_accepted_message_is_sent(heard, django_capture_on_commit_callbacks):
+    message = queued(error="busy")
+    with django_capture_on_commit_callbacks(execute=True):
+        row = attempted(message)
+    assert (row.status, row.error) == ("sent", "")
+    assert heard == [("sent", "sent")]
+
+
+def test_a_refused_message_fails_with_the_providers_words(
+    heard, django_capture_on_commit_callbacks
+):
+    with django_capture_on_commit_callbacks(execute=True):
+        row = attempted(queued(), Refused("9bits answered 422: no"))
+    assert (row.status, row.error) == ("failed", "9bits answered 422: no")
+    assert heard == [("failed", "failed")]
+
+
+def test_an_unknown_outcome_is_uncertain(heard, django_capture_on_commit_callbacks):
+    with django_capture_on_commit_callbacks(execute=True):
+        row = attempted(queued(), OutcomeUnknown("reset"))
+    assert (row.status, row.error) == ("uncertain", "reset")
+    assert heard == [("uncertain", "uncertain")]
+
+
+def test_a_message_that_was_not_taken_waits(heard, django_capture_on_commit_callbacks):
+    message = queued()
+    with django_capture_on_commit_callbacks(execute=True):
+        row = attempted(message, NotAccepted("busy"))
+    assert (row.status, row.error, row.attempts) == ("queued", "busy", 1)
+    assert timezone.now() < row.due_at <= timezone.now() + outbox.FIRST_PAUSE
+    assert (row.send_at, row.give_up_at, row.was_uncertain) == (None, message.give_up_at, False)
+    assert heard == []
+
+
+def test_every_attempt_has_the_same_reference_and_its_own_date():
+    message = queued()
+    first = claimed(message)
+    outbox.record(outbox.Outcome(first, NotAccepted("busy")))
+    changed(message, due_at=timezone.now())
+    second = claimed(message)
+    assert second.call["ref_id"] == first.call["ref_id"]
+    assert second.call["sent_date"] > first.call["sent_date"]
+
+
+def test_pauses_double(monkeypatch):
+    monkeypatch.setattr("random.uniform", lambda low, high: high)
+    pauses = [outbox._pause(attempts, None).total_seconds() for attempts in (1, 2, 3, 8, 9)]
+    assert pauses == [5, 10, 20, 600, 600]
+
+
+def test_a_pause_that_ends_just_in_time_is_waited_for(monkeypatch):
+    moment = timezone.now()
+    monkeypatch.setattr("django.utils.timezone.now", lambda: moment)
+    row = attempted(queued(give_up_at=moment + MINUTE), NotAccepted("busy", retry_after=60))
+    assert (row.status, row.due_at) == ("queued", moment + MINUTE)
+
+
+@pytest.mark.parametrize("limit", ["expires_at", "give_up_at"])
+def test_at_its_limit_a_message_is_not_sent_any_more(monkeypatch, limit):
+    moment = timezone.now()
+    message = queued(due_at=moment, **{limit: moment})
+    monkeypatch.setattr("django.utils.timezone.now", lambda: moment)
+    assert outbox.claim_due(1) == []
+    assert fresh(message).status == "failed"
+
+
+def test_what_is_cancelled_while_it_is_being_claimed_is_not_sent(monkeypatch):
+    message = queued()
+
+    def cancel_meanwhile(*_):
+        services.cancel(message)
+
+    monkeypatch.setattr(outbox, "_why_not", cancel_meanwhile)
+    assert outbox.claim_due(1) == []
+    assert fresh(message).status == "cancelled"
+
+
+def test_an_outcome_is_that_of_one_message():
+    first, second = queued(), queued(to=OTHER)
+    claims = outbox.claim_due(2)
+    outbox.record(outbox.Outcome(claims[1], None))
+    assert (fresh(first).status, fresh(second).status) == ("sending", "sent")
+
+
+def test_claiming_many_asks_as_often_as_claiming_one_but_for_the_claims(
+    django_assert_num_queries,
+):
+    for to in (NUMBER, OTHER, "+2348020000002"):
+        queued(to=to)
+    with django_assert_num_queries(1 + 2 + 3):  # what is due, the transaction, the claims
+        assert len(outbox.claim_due(3)) == 3
+
+
+def test_the_conversation_is_written_before_a_message_that_fails():
+    message = queued()
+    with CaptureQueriesContext(connection) as captured:
+        outbox.end(message, "refused")
+    updates = [query["sql"] for query in captured if query["sql"].startswith("UPDATE")]
+    tables = ["conversation" in sql.split("SET")[0] for sql in updates]
+    assert tables == [True, False, True]
+    assert f"= {message.conversation_id}" in updates[0]
+
+
+def test_retry_after_is_honoured():
+    row = attempted(queued(), NotAccepted("busy", retry_after=3600))
+    assert row.due_at > timezone.now() + 59 * MINUTE
+
+
+def test_a_short_retry_after_does_not_shorten_the_pause():
+    row = attempted(queued(), NotAccepted("busy", retry_after=0.0))
+    assert row.due_at > timezone.now() + timedelta(seconds=1)
+
+
+def test_pauses_grow_up_to_ten_minutes():
+    pauses = [max(outbox._pause(n, None) for _ in range(50)) for n in (1, 3, 5, 7)]
+    assert pauses == sorted(pauses)
+    for attempts in (1, 20, 10_000):
+        pause = outbox._pause(attempts, None)
+        assert timedelta(seconds=2.5) <= pause <= outbox.LONGEST_PAUSE
+    assert outbox._pause(10_000, None) >= outbox.LONGEST_PAUSE / 2
+
+
+def test_what_would_wait_for_too_long_is_given_up():
+    row = attempted(queued(give_up_at=timezone.now() + MINUTE), NotAccepted("busy", retry_after=61))
+    assert (row.status, row.error) == ("failed", f"{outbox.GIVEN_UP} busy")
+
+
+def test_a_pause_ends_when_the_message_expires():
+    expires_at = timezone.now() + MINUTE
+    row = attempted(queued(expires_at=expires_at), NotAccepted("busy", retry_after=61))
+    assert (row.status, row.due_at) == ("queued", fresh(row).expires_at)
+
+
+@pytest.mark.parametrize(
+    "error", [Refused("no"), OutcomeUnknown("reset"), NotAccepted("busy", retry_after=10**5)]
+)
+def test_after_an_uncertain_attempt_nothing_ends_as_failed(error):
+    row = attempted(queued(was_uncertain=True), error)
+    assert row.status == "uncertain"
+    assert error.reason in row.error
+
+
+def test_after_an_uncertain_attempt_it_can_still_be_sent():
+    assert attempted(queued(was_uncertain=True)).status == "sent"
+
+
+def test_after_an_uncertain_attempt_it_can_still_wait():
+    row = attempted(queued(was_uncertain=True), NotAccepted("busy"))
+    assert (row.status, row.was_uncertain) == ("queued", True)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "status"),
+    [
+        (Behaviour.accept(), "sent"),
+        (Behaviour.status(429), "queued"),
+        (Behaviour.status(400), "failed"),
+        (Behaviour.status(500), "uncertain"),
+        (Behaviour.reset(), "uncertain"),
+    ],
+)
+def test_what_became_of_a_call_is_recorded(provider, behaviour, status):
+    provider.behave(behaviour)
+    message = queued()
+    outbox.send_now(message.pk)
+    assert fresh(message).status == status
+    assert len(provider.calls) == 1
+
+
+def test_sending_now_again_does_nothing(provider):
+    message = queued()
+    outbox.send_now(message.pk)
+    outbox.send_now(message.pk)
+    assert len(provider.calls) == 1
+
+
+def test_a_claim_that_is_too_old_is_not_sent(settings, provider):
+    settings.NINEBITS = settings.NINEBITS | {"TIMEOUT": 0.01}
+    message = queued()
+    claim = claimed(message)
+    time.sleep(0.02)
+    outbox.record(outbox.attempt(claim))
+    assert (provider.calls, fresh(message).status) == ([], "queued")
+
+
+# Late, lost and stale
+
+
+def lost(message):
+    """Its claim ran out with nothing recorded."""
+    claim = claimed(message)
+    changed(message, claimed_at=timezone.now() - 5 * MINUTE)
+    return claim
+
+
+def test_a_lost_claim_becomes_uncertain(heard, django_capture_on_commit_callbacks):
+    message = queued()
+    lost(message)
+    with django_capture_on_commit_callbacks(execute=True):
+        assert outbox.settle_lost() == 1
+    assert (fresh(message).status, fresh(message).error) == ("uncertain", outbox.LOST)
+    assert heard == [("uncertain", "uncertain")]
+    assert outbox.settle_lost() == 0
+
+
+def test_a_claim_is_not_lost_before_its_deadline_and_grace(settings):
+    settings.NINEBITS = settings.NINEBITS | {"TIMEOUT": 100}
+    message = queued()
+    claimed(message)
+    changed(message, claimed_at=timezone.now() - timedelta(seconds=105))
+    assert outbox.settle_lost() == 0
+    changed(message, claimed_at=timezone.now() - timedelta(seconds=111))
+    assert outbox.settle_lost() == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (None, "sent", ""),
+        (NotAccepted("busy"), "queued", "busy"),
+        (Refused("no"), "failed", "no"),
+        (OutcomeUnknown("reset"), "uncertain", outbox.LOST),
+    ],
+)
+def test_what_a_lost_attempt_learns_late_still_counts(error, status, reason):
+    message = queued()
+    claim = lost(message)
+    outbox.settle_lost()
+    outbox.record(outbox.Outcome(claim, error))
+    row = fresh(message)
+    assert (row.status, row.error, row.was_uncertain) == (status, reason, False)
+
+
+def test_a_late_refusal_after_an_uncertain_attempt_is_uncertain(
+    heard, django_capture_on_commit_callbacks
+):
+    message = queued(was_uncertain=True)
+    claim = lost(message)
+    outbox.settle_lost()
+    with django_capture_on_commit_callbacks(execute=True):
+        outbox.record(outbox.Outcome(claim, Refused("no")))
+    assert (fresh(message).status, fresh(message).error) == ("uncertain", "no")
+    assert heard == []
+
+
+@pytest.mark.parametrize("error", [None, NotAccepted("x"), Refused("x"), OutcomeUnknown("x")])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attempts": 2},
+        {"attempts": 2, "status": "uncertain"},
+        {"status": "queued"},
+        {"status": "sent"},
+        {"status": "failed"},
+        {"status": "cancelled"},
+    ],
+)
+def test_an_outcome_of_what_has_moved_on_changes_nothing(changes, error):
+    message = queued()
+    claim = claimed(message)
+    before = values(changed(message, **changes))
+    outbox.record(outbox.Outcome(claim, error))
+    assert values(message) == before
+
+
+def values(message):
+    return Message.objects.filter(pk=message.pk).values().get()
+
+
+def test_an_outcome_of_what_is_gone_changes_nothing():
+    message = queued()
+    claim = claimed(message)
+    Message.objects.filter(pk=message.pk).delete()
+    outbox.record(outbox.Outcome(claim, None))
+    assert not Message.objects.exists()
+
+
+@pytest.mark.parametrize("changes", [{"status": "cancelled"}, {"attempts": 1}])
+def test_a_stale_move_changes_nothing(heard, changes, django_capture_on_commit_callbacks):
+    stale = queued()
+    before = values(changed(stale, **changes))
+    with django_capture_on_commit_callbacks(execute=True):
+        assert not outbox.move(stale, Status.FAILED, error="x")
+    assert (values(stale), stale.status, heard) == (before, "queued", [])
+
+
+def test_a_wait_that_somebody_forestalled_changes_nothing(monkeypatch):
+    def pause(*args):
+        changed(message, status="sent")
+        return timedelta()
+
+    message = queued()
+    monkeypatch.setattr(outbox, "_pause", pause)
+    assert attempted(message, NotAccepted("busy")).status == "sent"
+
+
+def test_a_move_changes_the_instance_too():
+    message = queued()
+    assert outbox.end(message, "no")
+    assert (message.status, message.error) == ("failed", "no")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_signal_comes_of_what_was_rolled_back(heard):
+    message = queued()
+    with transaction.atomic():
+        outbox.end(message, "no")
+        transaction.set_rollback(True)
+    assert (fresh(message).status, heard) == ("queued", [])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_sweeps_at_once_settle_a_claim_once(heard):
+    lost(queued())
+    counts: list[int] = []
+
+    def sweep():
+        counts.append(outbox.settle_lost())
+        connection.close()
+
+    threads = [threading.Thread(target=sweep) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (sum(counts), heard) == (1, [("uncertain", "uncertain")])
+
+
+# Who is waiting
+
+
+@pytest.fixture
+def waiting():
+    """A conversation in which a text has just been answered → conversation, text, answer."""
+    conversation = queued().conversation
+    Message.objects.all().delete()
+    text = inbound(conversation)
+    return conversation, text, services.reply(conversation, "Yes")
+
+
+def waiting_since(conversation):
+    return Conversation.objects.get(pk=conversation.pk).waiting_since
+
+
+def test_an_answer_ends_the_waiting(waiting):
+    assert waiting_since(waiting[0]) is None
+
+
+def test_a_failed_answer_was_none(waiting):
+    conversation, text, answer = waiting
+    attempted(answer, Refused("no"))
+    assert waiting_since(conversation) == fresh(text).created_at
+
+
+@pytest.mark.parametrize("error", [None, NotAccepted("busy"), OutcomeUnknown("reset")])
+def test_an_answer_that_did_not_fail_is_one(waiting, error):
+    attempted(waiting[2], error)
+    assert waiting_since(waiting[0]) is None
+
+
+def test_a_failed_answer_after_another_changes_nothing(waiting):
+    conversation, _text, answer = waiting
+    services.reply(conversation, "And more")
+    attempted(answer, Refused("no"))
+    assert waiting_since(conversation) is None
+
+
+def test_an_answer_answers_only_what_came_before(waiting):
+    conversation, _text, answer = waiting
+    attempted(answer)
+    later = inbound(conversation, "Hello?")
+    attempted(services.reply(conversation, "Now"), Refused("no"))
+    assert waiting_since(conversation) == fresh(later).created_at
+
+
+# Logs
+
+
+def test_logs_show_no_number_text_or_token(provider, caplog):
+    caplog.set_level("DEBUG")
+    provider.behave(Behaviour.status(429, b"2348020000000 got: Private (simulator-token)"))
+    message = queued("Private")
+    outbox.send_now(message.pk)
+    assert fresh(message).status == "queued"
+    logged = "".join(r.getMessage() for r in caplog.records if r.name != "django.db.backends")
+    assert "…0000" in logged
+    for secret in ("8020000000", "Private", "simulator-token"):
+        assert secret not in logged
+    assert "simulator-token" not in fresh(message).error

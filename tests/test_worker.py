@@ -1,0 +1,435 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import CommandError, call_command
+from django.db import DataError, OperationalError, connection, connections
+from django.utils import timezone
+
+from django_ninebits import client, outbox, services, worker
+from django_ninebits.models import Message
+from django_ninebits.signals import message_received
+from django_ninebits.simulator import Behaviour
+from django_ninebits.worker import Worker
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def quickly(provider, monkeypatch):
+    """No test waits for a second where a few milliseconds will do."""
+    for name in ("POLL_EVERY", "RECOVER_AFTER"):
+        monkeypatch.setattr(worker, name, 0.02)
+
+
+def queue(number, **options):
+    """So many messages, to as many subscribers."""
+    messages = [{"to": f"080200{n:05}", "text": f"Hello {n}"} | options for n in range(number)]
+    services.send_many(messages)
+
+
+def statuses():
+    return list(Message.objects.order_by("id").values_list("status", flat=True))
+
+
+def drain(concurrency=4):
+    Worker(concurrency).run(once=True)
+
+
+class Running:
+    """A worker in a thread, until it is stopped."""
+
+    def __init__(self, concurrency=4):
+        self.worker = Worker(concurrency)
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self):
+        self.worker.run()
+        connection.close()
+
+    def __enter__(self):
+        self.thread.start()
+        return self.worker
+
+    def __exit__(self, *exc_info):
+        self.worker.stop()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+
+def eventually(condition, seconds=15.0):
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "it never came to be"
+        time.sleep(0.01)
+
+
+def once(monkeypatch, module, name, error):
+    """Let a function fail the first time → how often it was called."""
+    real, calls = getattr(module, name), []
+
+    def failing(*args, **options):
+        calls.append(args)
+        if len(calls) == 1:
+            raise error
+        return real(*args, **options)
+
+    monkeypatch.setattr(module, name, failing)
+    return calls
+
+
+# Sending
+
+
+def test_what_is_due_is_sent(provider):
+    queue(10)
+    drain()
+    assert statuses() == ["sent"] * 10
+    assert len(provider.accepted) == 10
+
+
+def test_once_ends_where_nothing_is_due(provider):
+    queue(1, send_at=timezone.now() + timedelta(hours=1))
+    drain()
+    assert (statuses(), provider.calls) == (["queued"], [])
+
+
+def test_once_sends_a_conversation_to_its_end(provider):
+    services.send_many([{"to": "08020000000", "text": str(n)} for n in range(5)])
+    drain()
+    assert [call.body["message"] for call in provider.accepted] == list("01234")
+
+
+def test_once_does_not_end_at_what_can_only_fail(provider):
+    queue(5, expires_at=timezone.now() + timedelta(hours=1))
+    Message.objects.update(expires_at=timezone.now())
+    services.send_many([{"to": "08031234567", "text": "Hello"}])
+    drain(concurrency=2)
+    assert statuses() == ["failed"] * 5 + ["sent"]
+
+
+def test_once_leaves_what_was_told_to_wait(provider):
+    provider.behave(Behaviour.status(503))
+    queue(2)
+    drain()
+    assert statuses() == ["queued"] * 2
+    assert len(provider.calls) == 2
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_no_more_is_in_flight_than_allowed(provider, monkeypatch, concurrency):
+    in_flight, most = set[int](), list[int]()
+    send = client.send
+
+    def counted(call, **options):
+        in_flight.add(threading.get_ident())
+        most.append(len(in_flight))
+        send(call, **options)
+        in_flight.discard(threading.get_ident())
+
+    monkeypatch.setattr(client, "send", counted)
+    provider.behave(Behaviour.slow(0.02))
+    queue(9)
+    drain(concurrency)
+    assert max(most) == concurrency
+    assert len(provider.accepted) == 9
+
+
+def test_sending_threads_hold_no_database_connection(monkeypatch):
+    def send(call, **options):
+        held.append(connections.all(initialized_only=True))
+        names.add(threading.current_thread().name)
+
+    held: list[object] = []
+    names: set[str] = set()
+    monkeypatch.setattr(client, "send", send)
+    queue(5)
+    drain()
+    assert held == [[]] * 5
+    assert threading.current_thread().name not in names
+
+
+def test_a_running_worker_sends_what_comes(provider):
+    with Running():
+        queue(3)
+        eventually(lambda: statuses() == ["sent"] * 3)
+
+
+def test_a_running_worker_sends_while_others_are_in_flight(provider):
+    provider.then(Behaviour.slow(1.5))
+    queue(1)
+    with Running():
+        provider.wait_for_calls(1)
+        services.send_many([{"to": "08031234567", "text": "Hello"}])
+        eventually(lambda: "sent" in statuses())
+        assert statuses() == ["sending", "sent"]
+
+
+def test_what_is_in_flight_is_finished_when_stopped(provider):
+    provider.behave(Behaviour.slow(0.3))
+    queue(6)
+    with Running(concurrency=2) as running:
+        provider.wait_for_calls(2)
+        running.stop()
+    assert sorted(statuses()) == ["queued"] * 4 + ["sent"] * 2
+    assert len(provider.calls) == 2
+
+
+def test_a_worker_that_was_stopped_first_sends_nothing(provider):
+    queue(1)
+    stopped = Worker(1)
+    stopped.stop()
+    stopped.run()
+    assert provider.calls == []
+
+
+def test_an_idle_worker_hears_at_once_that_it_is_stopped(monkeypatch):
+    monkeypatch.setattr(worker, "POLL_EVERY", 60.0)
+    with Running():
+        time.sleep(0.1)
+
+
+# Sweeping
+
+
+def test_a_lost_claim_becomes_uncertain_and_is_not_sent(provider):
+    queue(1)
+    outbox.claim_due(1)
+    Message.objects.update(claimed_at=timezone.now() - timedelta(minutes=5))
+    drain()
+    assert (statuses(), provider.calls) == (["uncertain"], [])
+
+
+def test_a_text_that_nobody_announced_is_announced():
+    def hear(message, **_):
+        heard.append(message.text)
+
+    heard: list[str] = []
+    message = services.send_sms("08020000000", "Hello")
+    Message.objects.update(
+        direction="inbound", status="received", announce_at=timezone.now() - timedelta(minutes=5)
+    )
+    message_received.connect(hear)
+    drain()
+    message_received.disconnect(hear)
+    assert heard == [message.text]
+
+
+def test_sweeps_are_repeated_but_not_each_time(monkeypatch):
+    def settle_lost():
+        swept.append(1)
+        return 0
+
+    swept: list[int] = []
+    monkeypatch.setattr(outbox, "settle_lost", settle_lost)
+    with Running():
+        time.sleep(0.2)
+        assert len(swept) == 1
+    monkeypatch.setattr(worker, "SWEEP_EVERY", 0.0)
+    with Running():
+        eventually(lambda: len(swept) > 3)
+
+
+# When something fails
+
+
+@pytest.mark.parametrize("name", ["claim_due", "settle_lost", "record", "is_any_due"])
+def test_a_database_that_fails_is_waited_for(provider, monkeypatch, name):
+    calls = once(monkeypatch, outbox, name, OperationalError("gone"))
+    queue(3)
+    with Running():
+        eventually(lambda: statuses() == ["sent"] * 3 and len(calls) > 1)
+    assert len(provider.calls) == 3
+
+
+def test_a_database_that_fails_ends_once(monkeypatch):
+    once(monkeypatch, outbox, "claim_due", OperationalError("gone"))
+    queue(1)
+    with pytest.raises(OperationalError):
+        drain()
+
+
+def test_what_is_in_flight_is_recorded_though_once_fails(provider, monkeypatch):
+    provider.behave(Behaviour.slow(0.2))
+    claim_due = outbox.claim_due
+    answers = iter([None])
+
+    def failing(limit):
+        if next(answers, "no more") is None:
+            return claim_due(limit)
+        raise OperationalError("gone")
+
+    monkeypatch.setattr(outbox, "claim_due", failing)
+    queue(2)
+    with pytest.raises(OperationalError):
+        drain()
+    assert statuses() == ["sent"] * 2
+
+
+def test_recording_is_tried_again_at_the_end(provider, monkeypatch):
+    provider.behave(Behaviour.slow(0.2))
+    queue(1)
+    with Running() as running:
+        provider.wait_for_calls(1)
+        calls = once(monkeypatch, outbox, "record", OperationalError("gone"))
+        running.stop()
+    assert (statuses(), len(calls)) == (["sent"], 2)
+
+
+def test_recording_is_given_up_in_the_end(provider, monkeypatch, caplog):
+    def record(outcome):
+        raise OperationalError("gone")
+
+    monkeypatch.setattr(outbox, "record", record)
+    queue(1)
+    with Running():
+        provider.wait_for_calls(1)
+    assert statuses() == ["sending"]
+    assert "could not be recorded" in caplog.text
+
+
+@pytest.mark.parametrize("error", [DataError("x"), RuntimeError("x")])
+def test_an_outcome_that_cannot_be_recorded_keeps_no_other(provider, monkeypatch, error):
+    once(monkeypatch, outbox, "record", error)
+    queue(4)
+    drain(concurrency=2)
+    assert sorted(statuses()) == ["sending"] + ["sent"] * 3
+
+
+def test_an_attempt_that_breaks_off_keeps_no_other(provider, monkeypatch):
+    once(monkeypatch, outbox, "attempt", RuntimeError("bug"))
+    queue(4)
+    drain(concurrency=2)
+    assert sorted(statuses()) == ["sending"] + ["sent"] * 3
+    Message.objects.filter(status="sending").update(
+        claimed_at=timezone.now() - timedelta(minutes=5)
+    )
+    drain()
+    assert sorted(statuses()) == ["sent"] * 3 + ["uncertain"]
+    assert len(provider.calls) == 3
+
+
+def test_a_message_that_vanishes_keeps_no_other(provider):
+    provider.behave(Behaviour.slow(0.2))
+    queue(2)
+    with Running():
+        provider.wait_for_calls(2)
+        Message.objects.order_by("id")[:1].get().delete()
+        eventually(lambda: statuses() == ["sent"])
+
+
+def test_without_a_token_it_waits_for_one(provider, settings, caplog):
+    token = settings.NINEBITS["API_TOKEN"]
+    settings.NINEBITS = settings.NINEBITS | {"API_TOKEN": ""}
+    queue(1)
+    with Running():
+        eventually(lambda: 'NINEBITS["API_TOKEN"]' in caplog.text)
+        settings.NINEBITS = settings.NINEBITS | {"API_TOKEN": token}
+        eventually(lambda: statuses() == ["sent"])
+
+
+def test_without_a_token_once_fails(settings):
+    settings.NINEBITS = settings.NINEBITS | {"API_TOKEN": ""}
+    queue(1)
+    with pytest.raises(ImproperlyConfigured, match="API_TOKEN"):
+        drain()
+    assert statuses() == ["queued"]
+
+
+def test_logs_show_no_number_text_or_token(provider, monkeypatch, caplog):
+    caplog.set_level("DEBUG")
+    provider.then(Behaviour.status(429, b"08020000000 simulator-token"))
+    once(monkeypatch, outbox, "record", DataError("0802000000 Hello simulator-token"))
+    queue(3)
+    drain(1)
+    logged = "".join(r.getMessage() for r in caplog.records if r.name != "django.db.backends")
+    assert "DataError" in logged
+    for secret in ("80200000", "Hello", "simulator-token"):
+        assert secret not in logged
+
+
+# The command
+
+
+def run(*arguments):
+    out = StringIO()
+    call_command("ninebits_worker", *arguments, stdout=out)
+    return out.getvalue()
+
+
+def test_the_command_sends_what_is_due(provider):
+    queue(2)
+    assert "16 at a time" in run("--once")
+    assert statuses() == ["sent"] * 2
+
+
+def test_the_command_takes_a_concurrency():
+    assert "3 at a time" in run("--once", "--concurrency=3")
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "1001", "many"])
+def test_the_command_refuses_a_concurrency_that_is_none(number):
+    with pytest.raises(CommandError, match="concurrency"):
+        run("--once", f"--concurrency={number}")
+
+
+@pytest.mark.parametrize("key", ["API_TOKEN", "CONCURRENCY"])
+def test_the_command_says_which_setting_is_wrong(settings, key):
+    settings.NINEBITS = settings.NINEBITS | {key: ""}
+    queue(1)
+    with pytest.raises(CommandError, match=key):
+        run("--once")
+
+
+def test_the_command_says_that_the_database_failed(monkeypatch):
+    once(monkeypatch, outbox, "claim_due", OperationalError("password s3cret"))
+    with pytest.raises(CommandError, match="OperationalError") as caught:
+        run("--once")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_the_command_gives_the_signals_back():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    run("--once")
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_is_told_to_stop_finishes_what_is_in_flight(provider, number):
+    provider.behave(Behaviour.slow(1.0))
+    queue(3)
+    process = start_worker(provider, "--concurrency=2")
+    provider.wait_for_calls(2, timeout=30)
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert sorted(statuses()) == ["queued", "sent", "sent"]
+
+
+def start_worker(provider, *arguments):
+    """A worker in a process of its own, on the database of the tests."""
+    values = connection.settings_dict
+    engine = connection.vendor.replace("mariadb", "mysql")
+    user = f"{values['USER']}:{values['PASSWORD']}@{values['HOST']}:{values['PORT']}"
+    url = f"{engine}://{user if values['HOST'] else ''}/{values['NAME']}"
+    told = {"API_URL": provider.url, "API_TOKEN": provider.token, "TIMEOUT": 5}
+    return subprocess.Popen(
+        [sys.executable, "-m", "django", "ninebits_worker", *arguments],
+        env=os.environ
+        | {
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "NINEBITS_TEST_DATABASE": url,
+            "NINEBITS_TEST_SETTINGS": json.dumps(told),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
