@@ -1,4 +1,4 @@
-# `make demo` and `make test` need nothing but python3 (3.11 or newer), pip and make:
+# `make demo` and `make test` need nothing but python3 (3.11 or newer) with venv, and make:
 # the rest is installed into .venv, once, and again whenever pyproject.toml changes.
 
 PYTHON ?= python3
@@ -13,7 +13,7 @@ ifneq ($(NINEBITS_MARIADB_URL),)
 TEST_GROUPS += mariadb
 endif
 
-.PHONY: demo test lint types mutants clean
+.PHONY: demo test lint types docs messages screenshots mutants clean
 
 demo: .venv/installed
 	@$(BIN)/python manage.py demo --port $(PORT)
@@ -28,6 +28,21 @@ lint: .venv/installed-lint
 types: .venv/installed-types
 	$(BIN)/mypy
 
+docs: .venv/installed-docs
+	$(BIN)/sphinx-build -W --keep-going -b html docs build/docs
+
+# Brings the catalogues up to date with the texts; then fill in what is new, and run it again. Needs
+# GNU gettext. The date goes, so that nothing changes where no text has.
+messages: .venv/installed
+	cd django_ninebits && \
+	../$(BIN)/django-admin makemessages --all --no-obsolete --add-location file && \
+	sed -i.before '/^"POT-Creation-Date:/d' locale/*/LC_MESSAGES/django.po && \
+	rm locale/*/LC_MESSAGES/django.po.before && \
+	../$(BIN)/django-admin compilemessages
+
+screenshots: .venv/installed-test
+	PYTHONPATH=. $(BIN)/python docs/images/take.py
+
 # Those that survive are listed with the reason in tests/MUTANTS.md. One at a time: they share a
 # database.
 mutants: .venv/installed-mutants
@@ -37,9 +52,28 @@ mutants: .venv/installed-mutants
 clean:
 	rm -rf .venv .tox build dist mutants .coverage*
 
+# What is missing, in one sentence, on any Python.
+define CHECK_PYTHON
+import sys
+if sys.version_info < (3, 11):
+    sys.exit("Python 3.11 or newer is needed, and $(PYTHON) is %d.%d: name another with make PYTHON=..." % sys.version_info[:2])
+try:
+    import sqlite3, ssl
+    from ensurepip import version
+    from venv import create
+except ImportError as error:
+    sys.exit("$(PYTHON) is incomplete (%s): on Debian or Ubuntu, apt-get install python%d.%d-venv; or name another with make PYTHON=..." % ((error,) + sys.version_info[:2]))
+endef
+export CHECK_PYTHON
+
+# One that was left half made is made again.
 .venv/installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, and $(PYTHON) is %d.%d: name another with make PYTHON=..." % sys.version_info[:2])'
-	$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+		command -v $(PYTHON) >/dev/null || { \
+			echo "There is no $(PYTHON) on PATH: install Python 3.11 or newer, or name one with make PYTHON=..." >&2; exit 1; \
+		}; \
+		$(PYTHON) -c "$$CHECK_PYTHON" && $(PYTHON) -m venv --clear .venv; \
+	}
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@

@@ -35,8 +35,9 @@ from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext, pgettext, pgettext_lazy
 
-from django_ninebits import inbox, services
+from django_ninebits import inbox, services, wording
 from django_ninebits.exceptions import (
     DeliveryNotUnderstood,
     InvalidPhoneNumber,
@@ -128,7 +129,7 @@ class Inbox(ChangeList):
 
 
 class UnreadFilter(admin.SimpleListFilter):
-    title = _("unread")
+    title = pgettext_lazy("filter", "unread")
     parameter_name = "unread"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
@@ -175,7 +176,7 @@ class Entry:
 
     @property
     def trouble(self) -> str:
-        return self.message.error if self.message.status in _TROUBLED else ""
+        return wording.shown(self.message.error) if self.message.status in _TROUBLED else ""
 
 
 @dataclass(frozen=True)
@@ -292,7 +293,7 @@ class ConversationAdmin(ReadOnlyAdmin[Conversation]):
                     ),
                 )
             except MessageRefused as error:
-                form.add_error("text", str(error))
+                form.add_error("text", wording.shown(str(error)))
             except ImproperlyConfigured as error:
                 problem = _("Not sent, because the settings of this site are wrong: %s")
                 form.add_error(None, problem % error)
@@ -340,30 +341,32 @@ class ConversationAdmin(ReadOnlyAdmin[Conversation]):
             },
         )
 
-    @admin.display(description=_("who"))
+    @admin.display(description=pgettext_lazy("column", "who"))
     def who(self, conversation: Conversation) -> SafeString:
         unread = ""
         if conversation.unread_count:
             unread = format_html(
                 ' <span class="nb-unread">{} <span class="nb-hidden">{}</span></span>',
                 conversation.unread_count,
-                _("unread"),
+                ngettext("unread text", "unread texts", conversation.unread_count),
             )
         return format_html("{}{}", _named(conversation.contact), unread)
 
     @admin.display(description=_("last message"))
     def preview(self, conversation: Conversation) -> SafeString:
         is_inbound = conversation.last_message_direction == Message.Direction.INBOUND
+        whose = pgettext("message", "received") if is_inbound else _("sent by us")
         return format_html(
             '<span class="nb-preview"><span class="nb-arrow" title="{}">{}</span>'
-            ' <span class="nb-hidden">{}:</span> <bdi>{}</bdi></span>',
-            _("received") if is_inbound else _("sent by us"),
+            ' <span class="nb-hidden">{}{}</span> <bdi>{}</bdi></span>',
+            whose,
             "↓" if is_inbound else "↑",
-            _("received") if is_inbound else _("sent by us"),
+            whose,
+            _(":"),
             conversation.last_message_text.strip() or _("(empty)"),
         )
 
-    @admin.display(description=_("when"))
+    @admin.display(description=pgettext_lazy("column", "when"))
     def when(self, conversation: Conversation) -> SafeString:
         moment = timezone.localtime(aware_time(conversation.last_message_at))  # type: ignore[arg-type]
         is_today = moment.date() == timezone.localtime(aware_time(timezone.now())).date()
@@ -425,7 +428,7 @@ class MessageAdmin(ReadOnlyAdmin[Message]):
         "direction",
         "status",
         "written",
-        "error",
+        "problem",
         "author",
         "author_name",
         "telco",
@@ -460,7 +463,7 @@ class MessageAdmin(ReadOnlyAdmin[Message]):
         number = _by_number("conversation__contact__phone_number", term)
         return queryset.filter(Q(session_id=term) | Q(ref_id=term) | number), False
 
-    @admin.display(description=_("who"))
+    @admin.display(description=pgettext_lazy("column", "who"))
     def number(self, message: Message) -> SafeString:
         return _named(message.conversation.contact)
 
@@ -472,13 +475,17 @@ class MessageAdmin(ReadOnlyAdmin[Message]):
     def written(self, message: Message) -> SafeString:
         return format_html('<div class="nb-text" dir="auto">{}</div>', message.text)
 
+    @admin.display(description=_("error"))
+    def problem(self, message: Message) -> str:
+        return wording.shown(message.error) or self.get_empty_value_display()
+
     @admin.display(description=_("delivery"))
     def delivered(self, message: Message) -> SafeString:
         return SafeString("-") if message.delivery is None else _bytes(message.delivery)
 
 
 class TakenInFilter(admin.SimpleListFilter):
-    title = _("taken in")
+    title = pgettext_lazy("filter", "taken in")
     parameter_name = "taken_in"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
@@ -493,10 +500,10 @@ class TakenInFilter(admin.SimpleListFilter):
 class QuarantinedDeliveryAdmin(ReadOnlyAdmin[QuarantinedDelivery]):
     """What came and was not understood, readable, and a button to try again."""
 
-    list_display = ["received_at", "errors", "excerpt", "taken_in_at"]
+    list_display = ["received_at", "problems", "excerpt", "taken_in_at"]
     list_filter = [TakenInFilter]
     ordering = ["-id"]
-    fields = ["received_at", "errors", "delivered", "message", "taken_in_at"]
+    fields = ["received_at", "problems", "delivered", "message", "taken_in_at"]
 
     def get_urls(self) -> list[URLPattern]:
         take_in_again = path(
@@ -532,7 +539,8 @@ class QuarantinedDeliveryAdmin(ReadOnlyAdmin[QuarantinedDelivery]):
         try:
             taken = inbox.take_in_again(quarantined)
         except DeliveryNotUnderstood as problem:
-            messages.error(request, _("It is still not understood: %s") % problem)
+            why = " ".join(map(wording.shown, problem.errors))
+            messages.error(request, _("It is still not understood: %s") % why)
         except WrongStatus:
             messages.warning(request, _("It was taken in already; nothing was changed."))
         except inbox.CannotStoreNow:
@@ -544,8 +552,8 @@ class QuarantinedDeliveryAdmin(ReadOnlyAdmin[QuarantinedDelivery]):
                 _("It could not be stored (%s). It is still here.") % type(error).__name__,
             )
         else:
-            said = _("It was there already:") if taken.repeated else _("Taken in:")
-            messages.success(request, format_html("{} {}", said, self._link(taken)))
+            said = _("It was there already: {}") if taken.repeated else _("Taken in: {}")
+            messages.success(request, format_html(str(said), self._link(taken)))
 
     def _link(self, taken: inbox.TakenIn) -> SafeString:
         message = taken.message
@@ -554,6 +562,10 @@ class QuarantinedDeliveryAdmin(ReadOnlyAdmin[QuarantinedDelivery]):
         return format_html(
             '<a href="{}">{}</a>', reverse(name, args=[message.conversation_id]), message
         )
+
+    @admin.display(description=_("errors"))
+    def problems(self, quarantined: QuarantinedDelivery) -> str:
+        return "\n".join(map(wording.shown, quarantined.errors.split("\n")))
 
     @admin.display(description=_("body"))
     def excerpt(self, quarantined: QuarantinedDelivery) -> SafeString:

@@ -17,7 +17,12 @@ class NinebitsConfig(AppConfig):
         # Here, because models cannot be imported before all apps are there.
         from django_ninebits import checks
 
-        for check in (checks.check_apps, checks.check_settings, checks.check_connection):
+        for check in (
+            checks.check_apps,
+            checks.check_settings,
+            checks.check_connection,
+            checks.check_handset,
+        ):
             register(check, self.label)
         register(checks.check_deployment, self.label, deploy=True)
         register(checks.check_charset, Tags.database)

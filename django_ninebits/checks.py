@@ -18,6 +18,8 @@ ninebits.E011  ``DISPATCHER`` is malformed or cannot be imported
 ninebits.E012  ``CONCURRENCY`` is malformed
 ninebits.E013  ``GIVE_UP_AFTER`` is malformed
 ninebits.E014  ``ONLY_TO`` is malformed
+ninebits.E015  ``HANDSET_WITHOUT_DEBUG`` is malformed
+ninebits.E016  the simulator's phone is mounted where ``DEBUG`` is off
 ninebits.W001  ``API_TOKEN`` is not set
 ninebits.W002  ``SHORT_CODE`` is not set
 ninebits.W003  ``API_URL`` is neither https nor on this machine
@@ -36,9 +38,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.apps import apps
+from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
+from django.urls import NoReverseMatch, reverse
 
 from django_ninebits.conf import DEFAULTS, Conf, NotSetYet
 from django_ninebits.models import Message, database
@@ -74,6 +78,7 @@ _PROPERTIES = {
         "",
         'Use a list of numbers such as ["+2348020000000"], or None to send to everybody.',
     ),
+    "handset_without_debug": ("E015", "", "Leave it out, or use True or False."),
 }
 
 _WEBHOOK_HINT = (
@@ -92,10 +97,10 @@ class _UncalledConf(Conf):
         return "uncalled" if callable(self._value("API_TOKEN")) else super().api_token
 
     def webhook_secrets(self) -> Iterator[str]:
-        """The secret parts of what opens the webhook, as far as the host has chosen them."""
+        """The secret parts of what opens the webhook; empty where one is not set yet."""
         for key, entry in self._webhook_entries([]):
             if key == "WEBHOOK_TOKENS":
-                yield str(entry)
+                yield str(entry or "")
             elif key == "WEBHOOK_BASIC_AUTH":
                 yield str(entry).partition(":")[2]
 
@@ -127,6 +132,22 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         *(_unknown(key) for key in unknown),
         *(message for name in _PROPERTIES for message in _check_property(name)),
         *_check_webhook(),
+    ]
+
+
+def check_handset(**kwargs: Any) -> list[CheckMessage]:
+    """Whether strangers could find the simulator's phone."""
+    is_meant = settings.DEBUG or _is_so(lambda: _conf.handset_without_debug)
+    if is_meant or not _is_mounted("ninebits-handset:page"):
+        return []
+    return [
+        Error(
+            "The simulator's phone is mounted, and DEBUG is off: whoever finds it texts in"
+            " anybody's name.",
+            hint='Mount it under "if settings.DEBUG:". On a site that only testers reach, set'
+            ' NINEBITS["HANDSET_WITHOUT_DEBUG"] to True.',
+            id="ninebits.E016",
+        )
     ]
 
 
@@ -173,6 +194,15 @@ def check_deployment(**kwargs: Any) -> list[CheckMessage]:
         for number, is_unwise, message, hint in _UNWISE
         if _is_so(is_unwise)
     ]
+
+
+def _is_mounted(name: str) -> bool:
+    if not getattr(settings, "ROOT_URLCONF", None):
+        return False
+    try:
+        return bool(reverse(name))
+    except NoReverseMatch:
+        return False
 
 
 def _unknown(key: str) -> CheckMessage:
@@ -233,7 +263,7 @@ _UNWISE = [
     ),
     (
         "W009",
-        lambda: any(len(secret) < SHORTEST_SECRET for secret in _conf.webhook_secrets()),
+        lambda: any(0 < len(secret) < SHORTEST_SECRET for secret in _conf.webhook_secrets()),
         f"WEBHOOK_TOKENS or WEBHOOK_BASIC_AUTH holds a secret of fewer than {SHORTEST_SECRET}"
         " characters, which can be guessed.",
         "Draw another, such as with python -c 'import secrets; print(secrets.token_urlsafe())'.",

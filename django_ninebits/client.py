@@ -200,14 +200,13 @@ class _Connection(HTTPConnection):
 
     def _connected(self) -> socket.socket:
         """Connect to one of the host's addresses; each gets its share of the time."""
-        addresses = _look_up(self._dns_host, self.port)
+        addresses = _look_up(self._dns_host)
         failure = OSError()
         while addresses:
             try:
                 return create_connection(
                     (addresses[0], self.port),
                     timeout=_attempt.remaining() / len(addresses),
-                    source_address=self.source_address,
                     socket_options=self.socket_options,
                 )
             except OSError as error:
@@ -350,13 +349,13 @@ def _session() -> _Session:
     return _sessions.session
 
 
-def _look_up(host: str, port: int) -> list[str]:
+def _look_up(host: str) -> list[str]:
     """The addresses of ``host``. In a thread: a resolver that hangs knows no time limit."""
     answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
 
     def look_up() -> None:
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
             answers.put([str(address[4][0]) for address in found])
         except Exception as error:  # noqa: BLE001 - raised where the answer is awaited
             answers.put(error)

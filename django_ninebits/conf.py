@@ -30,6 +30,7 @@ DEFAULTS: Mapping[str, Any] = {
     "CONCURRENCY": 16,
     "GIVE_UP_AFTER": timedelta(hours=24),
     "ONLY_TO": None,
+    "HANDSET_WITHOUT_DEBUG": False,
 }
 
 #: Takes the ids of messages that were queued.
@@ -113,10 +114,12 @@ class Conf:
     @property
     def webhook_allow_anonymous(self) -> bool:
         """Whether any delivery is let in, whatever it offers."""
-        value = self._value("WEBHOOK_ALLOW_ANONYMOUS")
-        if not isinstance(value, bool):
-            raise _wrong("WEBHOOK_ALLOW_ANONYMOUS", "must be True or False")
-        return value
+        return self._bool("WEBHOOK_ALLOW_ANONYMOUS")
+
+    @property
+    def handset_without_debug(self) -> bool:
+        """Whether the simulator's phone is served although ``DEBUG`` is off."""
+        return self._bool("HANDSET_WITHOUT_DEBUG")
 
     @property
     def timeout(self) -> float:
@@ -169,6 +172,12 @@ class Conf:
 
     def _value(self, key: str) -> Any:
         return _dict().get(key, DEFAULTS[key])
+
+    def _bool(self, key: str) -> bool:
+        value = self._value(key)
+        if not isinstance(value, bool):
+            raise _wrong(key, "must be True or False")
+        return value
 
     def _list(self, key: str) -> list[Any]:
         value = self._value(key)

@@ -18,6 +18,7 @@ from django.db import models, router, transaction
 from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext, pgettext_lazy
 from phonenumber_field.modelfields import PhoneNumberDescriptor, PhoneNumberField
 from phonenumber_field.phonenumber import PhoneNumber
 
@@ -152,8 +153,8 @@ class Conversation(models.Model):
     """One subscriber on one short code. Sessions are marks in it."""
 
     class Status(models.TextChoices):
-        OPEN = "open", _("open")
-        CLOSED = "closed", _("closed")
+        OPEN = "open", pgettext_lazy("conversation", "open")
+        CLOSED = "closed", pgettext_lazy("conversation", "closed")
 
     contact = models.ForeignKey(
         Contact,
@@ -181,7 +182,7 @@ class Conversation(models.Model):
         related_name="+",
         verbose_name=_("assignee"),
     )
-    unread_count = models.PositiveIntegerField(_("unread"), default=0)
+    unread_count = models.PositiveIntegerField(pgettext_lazy("count", "unread"), default=0)
     read_up_to = models.BigIntegerField(
         _("read up to"),
         default=0,
@@ -212,10 +213,11 @@ class Conversation(models.Model):
             )
         ]
         indexes = [models.Index(fields=["-last_message_at", "-id"], name="ninebits_newest_first")]
+        # Not translated: Django stores these names when it migrates.
         permissions = [
-            ("reply_conversation", _("Can reply in conversations")),
-            ("assign_conversation", _("Can assign conversations")),
-            ("resolve_message", _("Can decide about uncertain and failed messages")),
+            ("reply_conversation", "Can reply in conversations"),
+            ("assign_conversation", "Can assign conversations"),
+            ("resolve_message", "Can decide about uncertain and failed messages"),
         ]
 
     def __str__(self) -> str:
@@ -277,22 +279,22 @@ class Message(models.Model):
     """One text, from a subscriber or to one."""
 
     class Direction(models.TextChoices):
-        INBOUND = "inbound", _("inbound")
-        OUTBOUND = "outbound", _("outbound")
+        INBOUND = "inbound", pgettext_lazy("message", "inbound")
+        OUTBOUND = "outbound", pgettext_lazy("message", "outbound")
 
     class Status(models.TextChoices):
-        RECEIVED = "received", _("received")
+        RECEIVED = "received", pgettext_lazy("message", "received")
         # Waits for its time, or to be tried again.
-        QUEUED = "queued", _("queued")
+        QUEUED = "queued", pgettext_lazy("message", "queued")
         # The request may have left. Committed before its first byte.
-        SENDING = "sending", _("sending")
+        SENDING = "sending", pgettext_lazy("message", "sending")
         # Two-way SMS has no delivery reports: that it reached the phone is never known.
-        SENT = "sent", _("accepted by 9bits")
+        SENT = "sent", pgettext_lazy("message", "accepted by 9bits")
         # 9bits refused it, or it was given up, expired or not allowed.
-        FAILED = "failed", _("failed")
+        FAILED = "failed", pgettext_lazy("message", "failed")
         # It may have reached 9bits. Only a person decides whether it is sent again.
-        UNCERTAIN = "uncertain", _("uncertain")
-        CANCELLED = "cancelled", _("cancelled")
+        UNCERTAIN = "uncertain", pgettext_lazy("message", "uncertain")
+        CANCELLED = "cancelled", pgettext_lazy("message", "cancelled")
 
     #: What counts as an answer to the texts before it.
     ANSWERING = (Status.QUEUED, Status.SENDING, Status.SENT, Status.UNCERTAIN)
@@ -311,6 +313,7 @@ class Message(models.Model):
     direction = models.CharField(_("direction"), max_length=10, choices=Direction.choices)
     status = models.CharField(_("status"), max_length=10, choices=Status.choices)
     identity = models.CharField(  # noqa: DJ001 - unique where there is one
+        _("identity"),
         max_length=64,
         null=True,
         unique=True,
@@ -374,7 +377,8 @@ class Message(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.get_direction_display()} {self.pk}"
+        named = pgettext("message", "%(direction)s %(id)s")
+        return named % {"direction": self.get_direction_display(), "id": self.pk}
 
     @property
     def is_inbound(self) -> bool:

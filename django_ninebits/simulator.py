@@ -29,7 +29,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
@@ -142,6 +142,13 @@ class Behaviour:
         """
         return cls("close idle", idle=seconds, ending="close")
 
+    def sends(self) -> tuple[int, bytes]:
+        """The HTTP status and the part of the body that are sent; 0 and nothing if none are."""
+        if self.ending in {"reset", "silence"}:
+            return 0, b""
+        body = self.body or b""
+        return self.code, body[: len(body) // 2] if self.ending == "cut" else body
+
 
 @dataclass(frozen=True)
 class Call:
@@ -149,7 +156,8 @@ class Call:
 
     ``body`` is None where ``raw`` is no JSON object. The names in ``headers`` are in lower case;
     ``Authorization`` is left out, and ``authorized`` says whether it was right. ``answered`` is
-    the word of the behaviour that it met, ``connection`` counts the connections from 1.
+    the word of the behaviour that it met, ``status`` and ``answer`` are what is sent back (0 and
+    nothing where there is no answer), ``connection`` counts the connections from 1.
     """
 
     received_at: datetime
@@ -160,6 +168,23 @@ class Call:
     answered: str
     connection: int
     accepted: bool
+    status: int
+    answer: bytes
+
+
+@dataclass(frozen=True)
+class Post:
+    """One try to deliver a text to a webhook, once it is over.
+
+    ``delivery`` is the same number for every try of one ``deliver``. ``status`` is 0 and
+    ``answer`` empty where no whole answer came.
+    """
+
+    posted_at: datetime
+    delivery: int
+    raw: bytes
+    status: int
+    answer: bytes
 
 
 @dataclass(frozen=True)
@@ -200,6 +225,7 @@ class Simulator:
         self.speed = speed
         self._server: _Server | None = None
         self._numbers = itertools.count(1)
+        self._deliveries = itertools.count(1)
         self._changed = threading.Condition()
         self.clear()
 
@@ -257,6 +283,12 @@ class Simulator:
         """The calls of the ledger that were accepted, whether or not an answer arrived."""
         return [call for call in self.calls if call.accepted]
 
+    @property
+    def wire(self) -> list[Call | Post]:
+        """A copy of all that went over the wire, both ways, in the order in which it ended."""
+        with self._changed:
+            return list(self._wire)
+
     def wait_for_calls(self, n: int, timeout: float = 5.0) -> list[Call]:
         """Return all calls as soon as there are ``n``; ``TimeoutError`` after ``timeout`` s."""
         with self._changed:
@@ -276,9 +308,10 @@ class Simulator:
             return self._calls[index]
 
     def clear(self) -> None:
-        """Forget the calls, and accept whatever comes next."""
+        """Forget what went over the wire, and accept whatever comes next."""
         with self._changed:
             self._calls: list[Call] = []
+            self._wire: list[Call | Post] = []
             self._next: deque[Behaviour] = deque()
             self._standing = Behaviour.accept()
 
@@ -300,8 +333,12 @@ class Simulator:
         with self._changed:
             now = datetime.now(UTC)
             behaviour = _door(request, authorized) or self._told(body)
-            did = (behaviour.word, number, behaviour.accepts)
-            self._calls.append(Call(now, body, raw, headers, authorized, *did))
+            if behaviour.body is None:
+                behaviour = replace(behaviour, body=_accepted_body())
+            did = (behaviour.word, number, behaviour.accepts, *behaviour.sends())
+            call = Call(now, body, raw, headers, authorized, *did)
+            self._calls.append(call)
+            self._wire.append(call)
             self._changed.notify_all()
         return behaviour
 
@@ -379,15 +416,24 @@ class Simulator:
     def _deliver(
         self, url: str, raw: bytes, headers: dict[str, str], redeliver: bool, timeout: float
     ) -> Receipt:
-        statuses: list[int] = []
-        answer = None
+        posts: list[Post] = []
+        delivery = next(self._deliveries)
         for pause in itertools.chain([0.0], redelivery_pauses() if redeliver else ()):
             time.sleep(pause / self.speed)
-            status, answer = _post(url, raw, headers, timeout)
-            statuses.append(status)
-            if 0 < status < 500 and status != 429:
+            posts.append(self._post(url, raw, headers, timeout, delivery))
+            if 0 < posts[-1].status < 500 and posts[-1].status != 429:
                 break
-        return Receipt(_json_object(raw) or {}, tuple(statuses), answer)
+        statuses = tuple(post.status for post in posts)
+        return Receipt(_json_object(raw) or {}, statuses, _json(posts[-1].answer))
+
+    def _post(
+        self, url: str, raw: bytes, headers: dict[str, str], timeout: float, delivery: int
+    ) -> Post:
+        now = datetime.now(UTC)
+        post = Post(now, delivery, raw, *_post(url, raw, headers, timeout))
+        with self._changed:
+            self._wire.append(post)
+        return post
 
 
 def redelivery_pauses() -> Iterator[float]:
@@ -532,12 +578,11 @@ def _encoded(body: Body) -> bytes:
 
 
 def _answer(behaviour: Behaviour) -> bytes:
-    body = _accepted_body() if behaviour.body is None else behaviour.body
+    body = behaviour.body or b""
     headers = JSON | {"Content-Length": str(len(body))} | dict(behaviour.headers)
     reason = http.client.responses.get(behaviour.code, "")
     lines = [f"HTTP/1.1 {behaviour.code} {reason}", *map(": ".join, headers.items()), "", ""]
-    sent = body[: len(body) // 2] if behaviour.ending == "cut" else body
-    return "\r\n".join(lines).encode("latin-1") + sent
+    return "\r\n".join(lines).encode("latin-1") + behaviour.sends()[1]
 
 
 def _json(raw: bytes) -> Any:
@@ -552,15 +597,15 @@ def _json_object(raw: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _post(url: str, raw: bytes, headers: dict[str, str], timeout: float) -> tuple[int, Any]:
+def _post(url: str, raw: bytes, headers: dict[str, str], timeout: float) -> tuple[int, bytes]:
     with requests.Session() as session, suppress(*NO_ANSWER):
         # A proxy or a .netrc of the machine must not change what the webhook gets.
         session.trust_env = False
         response = session.post(
             url, data=raw, headers=headers, timeout=timeout, allow_redirects=False
         )
-        return response.status_code, _json(response.content)
-    return 0, None
+        return response.status_code, response.content
+    return 0, b""
 
 
 def _line(call: Call) -> str:

@@ -8,8 +8,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 NINEBITS = {
     "API_TOKEN": os.environ.get("NINEBITS_API_TOKEN", "demo-token"),
     "SHORT_CODE": os.environ.get("NINEBITS_SHORT_CODE", "48974"),
-    # Where no 9bits is named, texts go to this machine: `python -m django_ninebits.simulator
-    # --token demo-token` listens there, and `make demo` brings its own.
+    # Where no 9bits is named, messages go to the simulator behind the phone, at /phone/.
     "API_URL": os.environ.get("NINEBITS_API_URL", "http://127.0.0.1:9480/ng/v1/sendsms"),
     # Replies wait for `manage.py ninebits_worker`. Without a worker, use dispatch.inline.
     "DISPATCHER": os.environ.get("NINEBITS_DISPATCHER", "django_ninebits.dispatch.defer"),

@@ -1,3 +1,4 @@
+from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
@@ -7,3 +8,6 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("hooks/9bits/", include("django_ninebits.urls")),
 ]
+
+if settings.DEBUG:
+    urlpatterns += [path("phone/", include("django_ninebits.handset"))]

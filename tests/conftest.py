@@ -1,6 +1,13 @@
+import shutil
+import threading
+
 import pytest
+from playwright.sync_api import sync_playwright
 
 from django_ninebits.simulator import Simulator
+from tests.hooks import Webhook
+
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture
@@ -14,3 +21,41 @@ def provider(settings):
             "DISPATCHER": "django_ninebits.dispatch.defer",
         }
         yield running
+
+
+@pytest.fixture
+def webhook():
+    """A host's webhook that keeps what it gets, and answers as it is told."""
+    with Webhook() as running:
+        threading.Thread(target=running.serve_forever, args=(0.005,), daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with pytest.MonkeyPatch.context() as patch:
+        # Playwright has an event loop in this thread, which Django takes for asynchronous code.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=next(filter(None, map(shutil.which, CHROMIUMS))),
+                args=["--no-sandbox"],
+            )
+            yield browser
+            browser.close()
+
+
+@pytest.fixture
+def tab(chromium, live_server):
+    """A page of a browser in which nothing may be complained of in the console."""
+    context = chromium.new_context(base_url=live_server.url)
+    context.set_default_timeout(20_000)
+    page = context.new_page()
+    complaints = []
+    page.on("console", lambda said: complaints.append(said.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.route("**/favicon.ico", lambda route: route.fulfill(status=204))
+    yield page
+    context.close()
+    assert complaints == []

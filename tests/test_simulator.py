@@ -5,10 +5,8 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone
-from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import requests
@@ -31,42 +29,6 @@ HEADERS = {"Authorization": "Bearer simulator-token", "Content-Type": "applicati
 def simulator():
     with Simulator(speed=100_000) as running:
         yield running
-
-
-@pytest.fixture
-def webhook():
-    with Webhook() as running:
-        threading.Thread(target=running.serve_forever, args=(0.005,), daemon=True).start()
-        yield running
-        running.shutdown()
-
-
-class Webhook(ThreadingHTTPServer):
-    """A host's webhook: it keeps what it gets and answers 200, or as told (0: not at all)."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), WebhookHandler)
-        self.url = f"http://127.0.0.1:{self.server_port}/hook/"
-        self.seen: list[tuple[Message, bytes]] = []
-        self.statuses: list[int] = []
-        self.answer = b'{"status": "received"}'
-
-
-class WebhookHandler(BaseHTTPRequestHandler):
-    server: Webhook
-
-    def do_POST(self):
-        raw = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.seen.append((self.headers, raw))
-        status = self.server.statuses.pop(0) if self.server.statuses else 200
-        if status:
-            self.send_response(status)
-            self.send_header("Location", "/elsewhere/")
-            self.end_headers()
-            self.wfile.write(self.server.answer)
-
-    def log_message(self, *args):
-        pass
 
 
 def post(simulator, body=BODY, **options):
@@ -698,7 +660,7 @@ def test_the_command_takes_a_token(capsys):
     ],
 )
 def test_a_line_shows_four_digits_of_any_body(body, words):
-    call = Call(datetime.now(UTC), body, b"", {}, True, "accepted", 1, True)
+    call = Call(datetime.now(UTC), body, b"", {}, True, "accepted", 1, True, 200, b"")
     assert module._line(call).endswith(words)
 
 
@@ -712,3 +674,63 @@ def test_the_module_runs_as_a_command(monkeypatch, capsys):
 def test_django_is_not_imported():
     code = "import sys, django_ninebits.simulator as s; sys.exit('django' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Over the wire
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "status", "answer"),
+    [
+        (Behaviour.status(422, b"No"), 422, b"No"),
+        (Behaviour.not_json(), 200, b"OK"),
+        (Behaviour.silent(0.01), 0, b""),
+        (Behaviour.reset(), 0, b""),
+    ],
+)
+def test_a_call_is_kept_with_what_is_sent_back(simulator, behaviour, status, answer):
+    simulator.then(behaviour)
+    with suppress(requests.ConnectionError):
+        post(simulator)
+    assert [(call.status, call.answer) for call in simulator.calls] == [(status, answer)]
+
+
+def test_the_answer_that_is_kept_is_the_one_that_came(simulator):
+    assert post(simulator).content == simulator.calls[0].answer
+
+
+def test_of_an_answer_that_is_cut_the_half_is_kept(simulator):
+    simulator.then(Behaviour.cut())
+    with suppress(requests.exceptions.ChunkedEncodingError):
+        post(simulator)
+    answer = simulator.calls[0].answer
+    assert answer.startswith(b'{"status_code": 200')
+    assert not answer.endswith(b"}")
+
+
+def test_both_ways_are_kept_in_one_order(simulator, webhook):
+    post(simulator)
+    simulator.deliver(webhook.url, "Hello")
+    call, delivery = simulator.wire
+    assert call == simulator.calls[0]
+    assert json.loads(delivery.raw)["message"] == "Hello"
+    assert (delivery.status, delivery.answer) == (200, b'{"status": "received"}')
+
+
+def test_each_try_of_a_delivery_is_kept_under_its_number(simulator, webhook):
+    webhook.statuses = [503, 0]
+    simulator.deliver(webhook.url, "Hello", redeliver=True)
+    simulator.deliver(webhook.url, "Hello")
+    tries = [(post.delivery, post.status) for post in simulator.wire]
+    assert tries == [(1, 503), (1, 0), (1, 200), (2, 200)]
+
+
+def test_a_try_is_kept_with_its_time_in_utc(simulator, webhook):
+    simulator.deliver(webhook.url, "Hello")
+    assert abs(datetime.now(UTC) - simulator.wire[0].posted_at) < timedelta(minutes=1)
+
+
+def test_what_went_over_the_wire_is_forgotten_with_the_calls(simulator):
+    post(simulator)
+    simulator.clear()
+    assert (simulator.wire, simulator.calls) == ([], [])

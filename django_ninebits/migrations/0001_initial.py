@@ -201,6 +201,7 @@ class Migration(migrations.Migration):
                         max_length=64,
                         null=True,
                         unique=True,
+                        verbose_name="identity",
                     ),
                 ),
                 ("session_id", models.CharField(max_length=255, verbose_name="session")),

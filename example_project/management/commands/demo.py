@@ -21,22 +21,24 @@ from django.core.servers.basehttp import (
 from django.urls import reverse
 from django.utils.timezone import localtime
 
+from django_ninebits import handset
 from django_ninebits.phone import masked
 from django_ninebits.simulator import Simulator
 
 TOKEN = "demo-token"
 
 WELCOME = """
+The phone    {phone}
 The inbox    {inbox}
 Log in as    admin, with the password admin
 
-Let a subscriber text, from another terminal:
+Text something on the phone, and answer in the inbox. HELP is answered by
+example_project/receivers.py. Every call is printed below: 9bits is simulated, nobody gets an SMS.
+From another terminal, a text arrives so:
 
 {curl}
 
-Then answer in the inbox. The call that leaves is printed below: 9bits is simulated, nobody gets
-an SMS. The message HELP is answered by example_project/receivers.py. Ctrl-C ends the demo; its
-conversations are kept.
+Ctrl-C ends the demo; its conversations are kept.
 """
 
 
@@ -50,10 +52,11 @@ class Command(BaseCommand):
         with suppress(KeyboardInterrupt):
             call_command("migrate", verbosity=0)
             create_admin()
-            with Simulator(token=TOKEN) as simulator, serve(port) as site:
+            with Simulator(token=TOKEN, speed=handset.SPEED) as simulator, serve(port) as site:
                 use(simulator)
-                inbox = reverse("admin:django_ninebits_conversation_changelist")
-                self.say(WELCOME.format(inbox=f"{site}{inbox}", curl=curl(site)))
+                phone = site + reverse("ninebits-handset:page")
+                inbox = site + reverse(handset.INBOX)
+                self.say(WELCOME.format(phone=phone, inbox=inbox, curl=curl(site)))
                 Thread(target=self.print_calls, args=[simulator], daemon=True).start()
                 call_command("ninebits_worker")
 
@@ -83,6 +86,7 @@ def use(simulator: Simulator) -> None:
         "API_URL": simulator.url,
         "DISPATCHER": "django_ninebits.dispatch.defer",
     }
+    handset.use(simulator)
 
 
 @contextmanager
