@@ -16,6 +16,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models, router, transaction
 from django.db.models import Exists, F, OuterRef, Q
+from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext, pgettext_lazy
@@ -345,7 +346,9 @@ class Message(models.Model):
     give_up_at = models.DateTimeField(_("give up at"), null=True)
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
     claimed_at = models.DateTimeField(
-        _("claimed at"), null=True, help_text=_("When the latest attempt was begun.")
+        _("claimed at"),
+        null=True,
+        help_text=_("When the latest attempt was begun, by the database's clock, in UTC."),
     )
     was_uncertain = models.BooleanField(
         _("was uncertain"),
@@ -373,6 +376,7 @@ class Message(models.Model):
             models.Index(fields=["session_id"], name="ninebits_session"),
             models.Index(fields=["ref_id"], name="ninebits_reference"),
             models.Index(fields=["status", "due_at"], name="ninebits_due"),
+            models.Index(fields=["status", "expires_at"], name="ninebits_expiry"),
             models.Index(fields=["announce_at"], name="ninebits_announce"),
         ]
 
@@ -425,6 +429,14 @@ def atomic(*, durable: bool = False) -> AbstractContextManager[None]:
 def after_commit(callback: Callable[[], None]) -> None:
     """Call back once what was written is there for everybody; what it raises harms nobody."""
     transaction.on_commit(callback, using=database(), robust=True)
+
+
+class DatabaseNow(Now):
+    """What time it is for the database, in UTC: the one clock that all processes share."""
+
+    def as_mysql(self, compiler: Any, connection: Any, **extra_context: Any) -> Any:
+        # Django's own is in the time zone of the server, which may be set forward and back.
+        return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **extra_context)
 
 
 def stored_time(moment: datetime) -> datetime:

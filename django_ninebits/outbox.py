@@ -20,6 +20,7 @@ from django_ninebits.conf import conf
 from django_ninebits.exceptions import NotAccepted, Refused, SendError
 from django_ninebits.models import (
     Conversation,
+    DatabaseNow,
     Message,
     MessageQuerySet,
     after_commit,
@@ -39,6 +40,9 @@ CLAIM_GRACE = timedelta(seconds=10)
 #: The pause after the first attempt that 9bits surely did not take, and the longest one.
 FIRST_PAUSE = timedelta(seconds=5)
 LONGEST_PAUSE = timedelta(minutes=10)
+
+#: How many messages one sweep settles at most; the next one takes the rest.
+SWEEP = 1000
 
 LOST = "The process that was sending it did not report what became of it."
 EXPIRED = "Expired before it could be sent."
@@ -67,17 +71,22 @@ class Outcome:
     error: SendError | None
 
 
-def claim_due(limit: int) -> list[Claim]:
+def claim_due(limit: int, *, rather_than: int | None = None) -> list[Claim]:
     """Claim up to ``limit`` messages that are due; each then belongs to the caller alone.
 
-    What may not be sent any more (expired, given up, not in ``ONLY_TO``) fails on the way.
-    Raises ``ImproperlyConfigured`` before anything is claimed.
+    The message ``rather_than`` is claimed only where there is no other. What may not be sent any
+    more (expired, given up, not in ``ONLY_TO``) fails on the way. Raises ``ImproperlyConfigured``
+    before anything is claimed.
     """
+    if rather_than is not None:
+        others = _claim(Message.objects.exclude(pk=rather_than), limit)
+        if others:
+            return others
     return _claim(Message.objects.all(), limit)
 
 
 def is_any_due() -> bool:
-    """Whether there is more to claim: an empty claim may have met what could only fail."""
+    """Whether there is anything to claim, or to fail because it may not be sent any more."""
     return _due(Message.objects.all(), timezone.now()).exists()
 
 
@@ -118,11 +127,19 @@ def record(outcome: Outcome) -> None:
 
 def settle_lost() -> int:
     """Make messages ``uncertain`` whose claim ran out with nothing recorded → how many."""
-    ran_out = timezone.now() - timedelta(seconds=conf.timeout) - CLAIM_GRACE
+    ran_out = DatabaseNow() - (timedelta(seconds=conf.timeout) + CLAIM_GRACE)
     lost = Message.objects.using(database()).filter(
         status=Message.Status.SENDING, claimed_at__lt=ran_out
     )
-    return sum(move(message, Message.Status.UNCERTAIN, error=LOST) for message in lost[:1000])
+    return sum(move(message, Message.Status.UNCERTAIN, error=LOST) for message in lost[:SWEEP])
+
+
+def end_expired() -> int:
+    """End what expired while it waited, also behind another message → how many."""
+    expired = Message.objects.using(database()).filter(
+        status=Message.Status.QUEUED, expires_at__lte=timezone.now()
+    )
+    return sum(end(message, EXPIRED) for message in expired[:SWEEP])
 
 
 def end(message: Message, reason: str) -> bool:
@@ -212,7 +229,7 @@ def _claim_one(message: Message, url: str, token: str, timeout: float) -> Claim 
     won = mine.update(
         status=Message.Status.SENDING,
         attempts=F("attempts") + 1,
-        claimed_at=now,
+        claimed_at=DatabaseNow(),
         sent_date=now,
     )
     if not won:

@@ -293,6 +293,10 @@ def _store(draft: _Draft) -> Message:
             last_message_text=draft.text[:PREVIEW_LENGTH],
             last_message_direction=Message.Direction.OUTBOUND,
         )
+        # They leave before it, so they must not wait for the rest of their bulk.
+        Message.objects.filter(
+            conversation=conversation, status=Message.Status.QUEUED, priority__lt=message.priority
+        ).update(priority=message.priority)
         message.save(force_insert=True)
         if draft.send_at is None or draft.send_at <= now:
             hint_after_commit([message.pk])

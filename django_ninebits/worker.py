@@ -5,6 +5,7 @@ The database belongs to the main thread, the network to the sending threads; the
 
 import logging
 import queue
+import random
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -13,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, InterfaceError, OperationalError, connections
 
 from django_ninebits import inbox, outbox
-from django_ninebits.exceptions import traceback_without_values
+from django_ninebits.exceptions import NotAccepted, OutcomeUnknown, traceback_without_values
 from django_ninebits.models import database
 
 logger = logging.getLogger(__name__)
@@ -24,8 +25,80 @@ POLL_EVERY = 1.0
 SWEEP_EVERY = 10.0
 RECOVER_AFTER = 1.0
 
+#: After how many answers in a row that nothing was accepted 9bits counts as down.
+FAILURES = 5
+
+#: Seconds before the first probe and the longest ones between two, and what 9bits can ask for.
+FIRST_PROBE = 5.0
+LONGEST_PROBE = 60.0
+LONGEST_ASKED = 600.0
+
 #: How often recording is tried again at the end, before the process ends all the same.
 FINISHING_TRIES = 30
+
+
+class Breaker:
+    """Whether 9bits seems to be down: then one probe goes a pause, until one of them succeeds.
+
+    What says so are answers that accept nothing now (401, 403, 429, 503, no connection) and those
+    that leave a message uncertain (silence, a reset, any other 5xx). After each of the latter one
+    request less is in flight, so that in all ``concurrency`` messages become uncertain at most,
+    and one for each probe.
+    """
+
+    def __init__(self, concurrency: int) -> None:
+        self.concurrency = concurrency
+        self._reset()
+
+    def _reset(self) -> None:
+        #: The message that failed last: the next probe is another, so that no one stalls the rest.
+        self.last_message: int | None = None
+        self._failures = 0
+        self._uncertain = 0
+        self._probes = 0
+        self._next_probe = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether only a probe may leave."""
+        return self._failures >= FAILURES or self._uncertain >= self.concurrency
+
+    def slots(self, in_flight: int) -> int:
+        """How many more requests may leave now."""
+        if not self.is_open:
+            return max(self.concurrency - self._uncertain - in_flight, 0)
+        return 1 if not in_flight and time.monotonic() >= self._next_probe else 0
+
+    def note(self, outcome: outbox.Outcome) -> None:
+        """Learn from what became of an attempt."""
+        error = outcome.error
+        if not isinstance(error, NotAccepted | OutcomeUnknown):
+            self._close()
+            return
+        self.last_message = outcome.claim.message_id
+        self._failures += 1
+        self._uncertain += isinstance(error, OutcomeUnknown)
+        if self.is_open:
+            self._wait(error)
+
+    def _close(self) -> None:
+        if self.is_open:
+            logger.warning("9bits answers again")
+        self._reset()
+
+    def _wait(self, error: NotAccepted | OutcomeUnknown) -> None:
+        growing = min(FIRST_PROBE * 2 ** min(self._probes, 20), LONGEST_PROBE)
+        asked = error.retry_after or 0.0 if isinstance(error, NotAccepted) else 0.0
+        jittered = growing * random.uniform(0.5, 1.0)  # noqa: S311 - only to spread
+        pause = max(jittered, min(asked, LONGEST_ASKED))
+        self._probes += 1
+        self._next_probe = time.monotonic() + pause
+        # The words of an answer may quote the message.
+        logger.warning(
+            "9bits seems to be down (%s): one message is tried in %.0f s",
+            error.http_status or error.reason,
+            pause,
+        )
 
 
 class Worker:
@@ -33,6 +106,7 @@ class Worker:
 
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
+        self._breaker = Breaker(concurrency)
         self._stopping = False
         # A signal handler may put into it whatever the thread it interrupts is doing; an Event has
         # a lock that this thread may be holding.
@@ -47,7 +121,7 @@ class Worker:
         self._wake.put(None)
 
     def run(self, *, once: bool = False) -> None:
-        """Work until stopped, or with ``once`` until nothing more is due.
+        """Work until stopped, or with ``once`` until nothing more is due or 9bits seems to be down.
 
         What is in flight is always finished and recorded before this returns. With ``once``, raises
         what keeps it from working; without, it waits for that to pass.
@@ -60,9 +134,9 @@ class Worker:
                         wait(self._in_flight, POLL_EVERY, FIRST_COMPLETED)
                         # What completes within milliseconds is recorded and replaced together.
                         time.sleep(0.003)
-                    elif once and not more:
+                    elif once and (not more or self._breaker.is_open):
                         break
-                    elif not more:
+                    elif not more or self._breaker.is_open:
                         self._pause(POLL_EVERY)
             finally:
                 self._finish()
@@ -72,8 +146,9 @@ class Worker:
         try:
             self._record()
             self._sweep()
-            claims = outbox.claim_due(self.concurrency - len(self._in_flight))
-            more = bool(claims or self._in_flight) or outbox.is_any_due()
+            # An idle worker asks only this; a busy one claims, which asks the same.
+            more = bool(self._in_flight) or outbox.is_any_due()
+            claims = self._claim() if more else []
         except (ImproperlyConfigured, Error) as problem:
             if not patient:
                 raise
@@ -83,6 +158,10 @@ class Worker:
         self._in_flight |= {threads.submit(outbox.attempt, claim) for claim in claims}
         return more
 
+    def _claim(self) -> list[outbox.Claim]:
+        slots = self._breaker.slots(len(self._in_flight))
+        return outbox.claim_due(slots, rather_than=self._breaker.last_message) if slots else []
+
     def _record(self) -> None:
         done = {future for future in self._in_flight if future.done()}
         self._in_flight -= done
@@ -90,6 +169,7 @@ class Worker:
             error = future.exception()
             if error is None:
                 self._unrecorded.append(future.result())
+                self._breaker.note(future.result())
             else:
                 # Its message stays as it is until the sweep makes it uncertain.
                 logger.error("An attempt broke off.\n%s", traceback_without_values(error))
@@ -106,9 +186,15 @@ class Worker:
     def _sweep(self) -> None:
         if time.monotonic() < self._next_sweep:
             return
-        lost, announced = outbox.settle_lost(), inbox.announce_overdue()
-        if lost or announced:
-            logger.warning("%s messages became uncertain, %s texts were announced", lost, announced)
+        lost, expired = outbox.settle_lost(), outbox.end_expired()
+        announced = inbox.announce_overdue()
+        if lost or expired or announced:
+            logger.warning(
+                "%s messages became uncertain, %s expired, %s texts were announced",
+                lost,
+                expired,
+                announced,
+            )
         self._next_sweep = time.monotonic() + SWEEP_EVERY
 
     def _complain(self, problem: Exception) -> None:

@@ -539,6 +539,56 @@ def test_a_claim_is_not_lost_before_its_deadline_and_grace(settings):
     assert outbox.settle_lost() == 1
 
 
+def test_a_claim_is_dated_by_the_clock_of_the_database(monkeypatch):
+    message, now = queued(), timezone.now()
+    monkeypatch.setattr(timezone, "now", lambda: now + 60 * MINUTE)
+    claimed(message)
+    assert outbox.settle_lost() == 0
+    monkeypatch.undo()
+    age = timezone.now() - fresh(message).claimed_at
+    assert timedelta(seconds=-1) < age < MINUTE
+
+
+def test_a_claim_does_not_run_out_because_a_server_puts_its_clock_forward(settings):
+    settings.USE_TZ = False
+    settings.TIME_ZONE = "Pacific/Kiritimati"
+    claimed(queued())
+    assert outbox.settle_lost() == 0
+
+
+def test_what_expired_is_ended_wherever_it_waits(heard, django_capture_on_commit_callbacks):
+    now = timezone.now()
+    held_back, scheduled = queued("one"), queued("two", send_at=now + MINUTE)
+    changed(held_back, expires_at=now)
+    changed(scheduled, expires_at=now)
+    with django_capture_on_commit_callbacks(execute=True):
+        assert outbox.end_expired() == 2
+    assert {(fresh(m).status, fresh(m).error) for m in (held_back, scheduled)} == {
+        ("failed", outbox.EXPIRED)
+    }
+    assert len(heard) == 2
+
+
+def test_what_has_not_expired_goes_on_waiting():
+    queued(expires_at=timezone.now() + MINUTE)
+    queued()
+    assert outbox.end_expired() == 0
+
+
+@pytest.mark.parametrize("status", set(Status) - {Status.QUEUED})
+def test_only_what_waits_can_expire(status):
+    changed(queued(), expires_at=timezone.now(), status=status)
+    assert outbox.end_expired() == 0
+
+
+def test_another_message_is_claimed_where_there_is_one():
+    first, second = queued(), queued(to=OTHER)
+    [claim] = outbox.claim_due(1, rather_than=first.pk)
+    assert claim.message_id == second.pk
+    [claim] = outbox.claim_due(1, rather_than=first.pk)
+    assert claim.message_id == first.pk
+
+
 @pytest.mark.parametrize(
     ("error", "status", "reason"),
     [

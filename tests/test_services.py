@@ -776,3 +776,21 @@ def test_a_retried_answer_is_one_again():
     outbox.end(answer, "no")
     retry(answer)
     assert Conversation.objects.get().waiting_since is None
+
+
+# A reply and the bulk before it
+
+
+def test_a_reply_takes_along_what_must_leave_before_it(provider):
+    send_many([{"to": NUMBER, "text": "bulk"}, {"to": "+2348020000001", "text": "bulk"}])
+    send_sms(NUMBER, "reply")
+    with_reply, other, reply = Message.objects.order_by("id")
+    assert with_reply.priority == reply.priority == Message.SINGLE
+    assert other.priority == Message.BULK
+
+
+def test_bulk_that_has_left_keeps_its_priority(provider):
+    send_many([{"to": NUMBER, "text": "bulk"}])
+    Message.objects.update(status="sent")
+    send_sms(NUMBER, "reply")
+    assert Message.objects.order_by("id")[0].priority == Message.BULK

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import threading
 import time
 from datetime import timedelta
 from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -15,6 +17,7 @@ from django.db import DataError, OperationalError, connection, connections
 from django.utils import timezone
 
 from django_ninebits import client, outbox, services, worker
+from django_ninebits.exceptions import NotAccepted, OutcomeUnknown, Refused
 from django_ninebits.models import Message
 from django_ninebits.signals import message_received
 from django_ninebits.simulator import Behaviour
@@ -223,6 +226,23 @@ def test_a_text_that_nobody_announced_is_announced():
     assert heard == [message.text]
 
 
+def test_what_expires_while_it_is_held_back_is_ended(provider):
+    provider.then(Behaviour.status(503))
+    queue(1)
+    queue(1, text="And more")
+    Message.objects.filter(text="And more").update(expires_at=timezone.now())
+    with Running():
+        eventually(lambda: statuses() == ["queued", "failed"])
+    assert len(provider.calls) == 1
+
+
+def test_an_idle_worker_asks_one_question_a_poll(monkeypatch, django_assert_num_queries):
+    idle = Worker(4)
+    idle._next_sweep = math.inf
+    with django_assert_num_queries(1):
+        assert not idle._round(None, patient=False)
+
+
 def test_sweeps_are_repeated_but_not_each_time(monkeypatch):
     def settle_lost():
         swept.append(1)
@@ -238,10 +258,162 @@ def test_sweeps_are_repeated_but_not_each_time(monkeypatch):
         eventually(lambda: len(swept) > 3)
 
 
+# When 9bits seems to be down
+
+
+DOWN = NotAccepted("9bits answered 503: Busy", http_status=503)
+SILENT = OutcomeUnknown("TimeoutError: no answer before the deadline")
+
+
+class Clock:
+    """For the pauses of a breaker."""
+
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr("random.uniform", lambda low, high: high)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+def outcome(error, message_id=1):
+    return outbox.Outcome(outbox.Claim(message_id, 1, {}, "", "", 0.0), error)
+
+
+def breaker(*errors, concurrency=16):
+    """One that has learnt of these, one after the other."""
+    made = worker.Breaker(concurrency)
+    for error in errors:
+        made.note(outcome(error))
+    return made
+
+
+def pauses(clock, made, *errors):
+    """How long it waits after each of these."""
+    return [round(pause_after(clock, made, error)) for error in errors]
+
+
+def pause_after(clock, made, error):
+    made.note(outcome(error))
+    began = clock.now
+    while not made.slots(0):
+        clock.now += 0.5
+    return clock.now - began
+
+
+def test_four_failures_in_a_row_are_none_of_9bits(clock):
+    made = breaker(*[DOWN] * 4)
+    assert (made.is_open, made.slots(6)) == (False, 10)
+
+
+def test_after_five_failures_in_a_row_nothing_leaves_for_a_while(clock):
+    made = breaker(*[DOWN] * 5)
+    assert (made.is_open, made.slots(0)) == (True, 0)
+
+
+def test_then_one_leaves_at_a_time(clock):
+    made = breaker(*[DOWN] * 5)
+    clock.now += 5
+    assert (made.slots(0), made.slots(1)) == (1, 0)
+
+
+def test_pauses_between_probes_grow_up_to_a_minute(clock):
+    made = breaker(*[DOWN] * 4)
+    assert pauses(clock, made, *[DOWN] * 6) == [5, 10, 20, 40, 60, 60]
+
+
+def test_pauses_between_probes_are_spread(clock, monkeypatch):
+    monkeypatch.setattr("random.uniform", lambda low, high: low)
+    assert pauses(clock, breaker(*[DOWN] * 4), DOWN) == [2]
+
+
+def test_retry_after_is_honoured_up_to_ten_minutes(clock):
+    made = breaker(*[DOWN] * 4)
+    asked = [NotAccepted("busy", retry_after=seconds) for seconds in (30, 1, 86400)]
+    assert pauses(clock, made, *asked) == [30, 10, 600]
+
+
+@pytest.mark.parametrize("error", [None, Refused("No")])
+def test_a_verdict_on_a_message_ends_it(clock, error):
+    made = breaker(*[DOWN] * 7, error)
+    assert (made.is_open, made.slots(3), made.last_message) == (False, 13, None)
+    assert pauses(clock, breaker(*[DOWN] * 7, error, *[DOWN] * 4), DOWN) == [5]
+
+
+def test_failures_that_are_not_in_a_row_are_none_of_9bits(clock):
+    assert not breaker(*[DOWN] * 4, None, *[DOWN] * 4).is_open
+
+
+def test_what_leaves_a_message_uncertain_takes_its_slot_away(clock):
+    assert breaker(SILENT, SILENT, concurrency=4).slots(1) == 1
+    assert breaker(SILENT, SILENT, concurrency=4).slots(4) == 0
+
+
+def test_as_many_uncertain_ones_as_slots_are_enough(clock):
+    assert breaker(SILENT, concurrency=1).is_open
+    assert not breaker(DOWN, concurrency=1).is_open
+
+
+def test_another_message_is_tried_where_there_is_one(clock):
+    made = worker.Breaker(16)
+    made.note(outcome(DOWN, 7))
+    made.note(outcome(SILENT, 8))
+    assert made.last_message == 8
+
+
+def test_it_is_told_when_9bits_goes_and_comes_back(clock, caplog):
+    breaker(*[DOWN] * 5, None, None)
+    assert [record.getMessage() for record in caplog.records] == [
+        "9bits seems to be down (503): one message is tried in 5 s",
+        "9bits answers again",
+    ]
+
+
+def test_it_is_told_why_9bits_seems_to_be_down(clock, caplog):
+    breaker(*[SILENT] * 5)
+    assert "(TimeoutError: no answer before the deadline)" in caplog.text
+
+
+def test_no_more_messages_become_uncertain_than_fit_in_flight(provider, settings):
+    settings.NINEBITS |= {"TIMEOUT": 0.3}
+    provider.behave(Behaviour.silent())
+    queue(12)
+    drain(concurrency=3)
+    assert sorted(statuses()) == ["queued"] * 9 + ["uncertain"] * 3
+
+
+def test_a_worker_goes_on_once_9bits_is_back(provider, monkeypatch):
+    monkeypatch.setattr(worker, "FIRST_PROBE", 0.1)
+    provider.behave(Behaviour.status(503))
+    queue(8)
+    with Running():
+        provider.wait_for_calls(5)
+        provider.behave(Behaviour.accept())
+        eventually(lambda: statuses().count("sent") == 3)
+    assert len(provider.calls) <= 5 + 4 + 3
+
+
+def test_a_message_that_9bits_never_takes_does_not_stall_the_rest(provider, monkeypatch):
+    monkeypatch.setattr(worker, "FAILURES", 1)
+    monkeypatch.setattr(worker, "FIRST_PROBE", 0.05)
+    monkeypatch.setattr(outbox, "FIRST_PAUSE", timedelta())
+    queue(3)
+    provider.then(Behaviour.status(503))
+    with Running(concurrency=1):
+        eventually(lambda: statuses().count("sent") == 3)
+    first, second, *_rest = [call.body["ref_id"] for call in provider.calls]
+    assert first != second
+
+
 # When something fails
 
 
-@pytest.mark.parametrize("name", ["claim_due", "settle_lost", "record", "is_any_due"])
+@pytest.mark.parametrize(
+    "name", ["claim_due", "settle_lost", "end_expired", "record", "is_any_due"]
+)
 def test_a_database_that_fails_is_waited_for(provider, monkeypatch, name):
     calls = once(monkeypatch, outbox, name, OperationalError("gone"))
     queue(3)
@@ -262,9 +434,9 @@ def test_what_is_in_flight_is_recorded_though_once_fails(provider, monkeypatch):
     claim_due = outbox.claim_due
     answers = iter([None])
 
-    def failing(limit):
+    def failing(limit, **options):
         if next(answers, "no more") is None:
-            return claim_due(limit)
+            return claim_due(limit, **options)
         raise OperationalError("gone")
 
     monkeypatch.setattr(outbox, "claim_due", failing)
@@ -390,7 +562,7 @@ def test_the_command_says_which_setting_is_wrong(settings, key):
 
 
 def test_the_command_says_that_the_database_failed(monkeypatch):
-    once(monkeypatch, outbox, "claim_due", OperationalError("password s3cret"))
+    once(monkeypatch, outbox, "is_any_due", OperationalError("password s3cret"))
     with pytest.raises(CommandError, match="OperationalError") as caught:
         run("--once")
     assert "s3cret" not in str(caught.value)

@@ -235,7 +235,7 @@ class Migration(migrations.Migration):
                 (
                     "claimed_at",
                     models.DateTimeField(
-                        help_text="When the latest attempt was begun.",
+                        help_text="When the latest attempt was begun, by the database's clock, in UTC.",
                         null=True,
                         verbose_name="claimed at",
                     ),
@@ -355,6 +355,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="message",
             index=models.Index(fields=["status", "due_at"], name="ninebits_due"),
+        ),
+        migrations.AddIndex(
+            model_name="message",
+            index=models.Index(fields=["status", "expires_at"], name="ninebits_expiry"),
         ),
         migrations.AddIndex(
             model_name="message",
