@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from io import StringIO
 from types import SimpleNamespace
@@ -239,8 +240,8 @@ def test_what_expires_while_it_is_held_back_is_ended(provider):
 def test_an_idle_worker_asks_one_question_a_poll(monkeypatch, django_assert_num_queries):
     idle = Worker(4)
     idle._next_sweep = math.inf
-    with django_assert_num_queries(1):
-        assert not idle._round(None, patient=False)
+    with ThreadPoolExecutor(1) as threads, django_assert_num_queries(1):
+        assert not idle._round(threads, patient=False)
 
 
 def test_sweeps_are_repeated_but_not_each_time(monkeypatch):
