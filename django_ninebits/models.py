@@ -389,6 +389,50 @@ class Message(models.Model):
         return self.direction == self.Direction.INBOUND
 
 
+class Attempt(models.Model):
+    """One request with a message that may have left, and what was learnt of it."""
+
+    class Outcome(models.TextChoices):
+        ACCEPTED = "accepted", pgettext_lazy("attempt", "accepted")
+        # 9bits looked at the message and will not take it.
+        REFUSED = "refused", pgettext_lazy("attempt", "refused")
+        # 9bits surely did not take it, and may later.
+        NOT_ACCEPTED = "not_accepted", pgettext_lazy("attempt", "not accepted")
+        # It may have been accepted.
+        UNKNOWN = "unknown", pgettext_lazy("attempt", "unknown")
+
+    message = models.ForeignKey(
+        Message,
+        on_delete=models.PROTECT,
+        related_name="tries",
+        verbose_name=_("message"),
+        db_index=False,
+    )
+    number = models.PositiveIntegerField(_("number"))
+    began_at = models.DateTimeField(_("began at"))
+    seconds = models.FloatField(
+        _("seconds"), null=True, help_text=_("How long it took; empty where nobody could tell.")
+    )
+    outcome = models.CharField(_("outcome"), max_length=12, choices=Outcome.choices)
+    http_status = models.PositiveSmallIntegerField(_("HTTP status"), null=True)
+    answer = models.TextField(
+        _("answer"),
+        blank=True,
+        help_text=_("The start of what 9bits answered, or why there is no answer."),
+    )
+
+    class Meta:
+        verbose_name = _("attempt")
+        verbose_name_plural = _("attempts")
+        ordering = ["number"]
+        constraints = [
+            models.UniqueConstraint(fields=["message", "number"], name="ninebits_attempt_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.number}: {self.get_outcome_display()}"
+
+
 class QuarantinedDelivery(models.Model):
     """An authentic delivery that was not understood, or could not be stored. Each is a row."""
 

@@ -17,8 +17,9 @@ from django.utils import timezone
 
 from django_ninebits import client
 from django_ninebits.conf import conf
-from django_ninebits.exceptions import NotAccepted, Refused, SendError
+from django_ninebits.exceptions import NotAccepted, OutcomeUnknown, Refused, SendError
 from django_ninebits.models import (
+    Attempt,
     Conversation,
     DatabaseNow,
     Message,
@@ -69,6 +70,20 @@ class Outcome:
 
     claim: Claim
     error: SendError | None
+    answer: client.Answer | None = None
+    began_at: datetime = field(default_factory=timezone.now)
+    seconds: float = 0.0
+
+    def learnt(self) -> dict[str, Any]:
+        """All of it, as it is kept."""
+        told: dict[str, Any] = {"began_at": self.began_at, "seconds": self.seconds}
+        if self.error is not None:
+            kind, status, words = type(self.error), self.error.http_status, self.error.reason
+            return told | {"outcome": _OUTCOMES[kind], "http_status": status, "answer": words}
+        accepted: dict[str, Any] = {"outcome": Attempt.Outcome.ACCEPTED}
+        if self.answer is not None:
+            accepted |= {"http_status": self.answer.status, "answer": self.answer.excerpt}
+        return told | accepted
 
 
 def claim_due(limit: int, *, rather_than: int | None = None) -> list[Claim]:
@@ -98,31 +113,42 @@ def send_now(message_id: int) -> None:
 
 def attempt(claim: Claim) -> Outcome:
     """Make the attempt. Touches no database and raises nothing."""
+    began_at, began = timezone.now(), time.monotonic()
+    error, answer = None, None
     try:
-        client.send(claim.call, url=claim.url, token=claim.token, deadline=claim.deadline)
-    except SendError as error:
-        return Outcome(claim, error)
-    return Outcome(claim, None)
+        answer = client.send(claim.call, url=claim.url, token=claim.token, deadline=claim.deadline)
+    except SendError as problem:
+        error = problem
+    return Outcome(claim, error, answer, began_at, time.monotonic() - began)
 
 
 def record(outcome: Outcome) -> None:
-    """Write down what became of an attempt, unless the message has moved on since."""
-    claim, error = outcome.claim, outcome.error
+    """Write down what became of an attempt: of the message, unless that has moved on since."""
+    claim = outcome.claim
     message = (
         Message.objects.using(database())
         .filter(pk=claim.message_id, attempts=claim.attempt, status__in=_AWAITING_AN_OUTCOME)
         .first()
     )
-    if message is None:
-        return
+    is_late = message is None or message.status != Message.Status.SENDING
+    if message is not None and not _settle(message, outcome.error):
+        # A sweep has just taken it for lost.
+        record(outcome)
+    else:
+        _keep(claim.message_id, claim.attempt, outcome.learnt(), is_late=is_late)
+
+
+def _settle(message: Message, error: SendError | None) -> bool:
+    """Whether nobody else has changed the message meanwhile."""
     if error is None:
-        move(message, Message.Status.SENT, error="")
-    elif isinstance(error, NotAccepted):
-        _try_later(message, error)
-    elif isinstance(error, Refused):
-        end(message, error.reason)
-    elif message.status == Message.Status.SENDING:
-        move(message, Message.Status.UNCERTAIN, error=error.reason)
+        return move(message, Message.Status.SENT, error="")
+    if isinstance(error, NotAccepted):
+        return _try_later(message, error)
+    if isinstance(error, Refused):
+        return end(message, error.reason)
+    if message.status == Message.Status.SENDING:
+        return move(message, Message.Status.UNCERTAIN, error=error.reason)
+    return True
 
 
 def settle_lost() -> int:
@@ -131,7 +157,27 @@ def settle_lost() -> int:
     lost = Message.objects.using(database()).filter(
         status=Message.Status.SENDING, claimed_at__lt=ran_out
     )
-    return sum(move(message, Message.Status.UNCERTAIN, error=LOST) for message in lost[:SWEEP])
+    return sum(map(_lose, lost[:SWEEP]))
+
+
+def _lose(message: Message) -> bool:
+    is_mine = move(message, Message.Status.UNCERTAIN, error=LOST)
+    if is_mine:
+        told = {"began_at": message.claimed_at, "outcome": Attempt.Outcome.UNKNOWN, "answer": LOST}
+        _keep(message.pk, message.attempts, told, is_late=False)
+    return is_mine
+
+
+def _keep(message_id: int, number: int, learnt: dict[str, Any], *, is_late: bool) -> None:
+    """Keep what was learnt of an attempt; if it is late, in the place of what was believed."""
+    mine = Attempt.objects.using(database()).filter(message_id=message_id, number=number)
+    if is_late and (mine.update(**learnt) or not _exists(message_id)):
+        return
+    mine.create(message_id=message_id, number=number, **learnt)
+
+
+def _exists(message_id: int) -> bool:
+    return Message.objects.using(database()).filter(pk=message_id).exists()
 
 
 def end_expired() -> int:
@@ -180,6 +226,12 @@ _SIGNALS: dict[Message.Status, Signal] = {
     Message.Status.SENT: message_sent,
     Message.Status.FAILED: message_failed,
     Message.Status.UNCERTAIN: message_uncertain,
+}
+
+_OUTCOMES: dict[type[SendError], Attempt.Outcome] = {
+    Refused: Attempt.Outcome.REFUSED,
+    NotAccepted: Attempt.Outcome.NOT_ACCEPTED,
+    OutcomeUnknown: Attempt.Outcome.UNKNOWN,
 }
 
 # A sweep may have taken a slow attempt for lost; what it learns late still counts.
@@ -246,14 +298,14 @@ def _claim_one(message: Message, url: str, token: str, timeout: float) -> Claim 
     return Claim(message.pk, message.attempts + 1, call, url, token, deadline)
 
 
-def _try_later(message: Message, error: NotAccepted) -> None:
+def _try_later(message: Message, error: NotAccepted) -> bool:
     due_at = timezone.now() + _pause(message.attempts, error.retry_after)
     if message.give_up_at is not None and due_at > message.give_up_at:
-        end(message, f"{GIVEN_UP} {error.reason}")
-        return
+        return end(message, f"{GIVEN_UP} {error.reason}")
     if message.expires_at is not None:
         due_at = min(due_at, message.expires_at)
-    if move(message, Message.Status.QUEUED, error=error.reason, due_at=due_at):
+    is_moved = move(message, Message.Status.QUEUED, error=error.reason, due_at=due_at)
+    if is_moved:
         logger.warning(
             "Message %s to %s waits until %s: %s",
             message.pk,
@@ -262,6 +314,7 @@ def _try_later(message: Message, error: NotAccepted) -> None:
             # The words of an answer may quote the message.
             error.http_status or error.reason,
         )
+    return is_moved
 
 
 def _pause(attempts: int, retry_after: float | None) -> timedelta:

@@ -33,7 +33,7 @@ from django_ninebits import checks, client, exceptions, outbox, services, testin
 from django_ninebits import signals as ninebits_signals
 from django_ninebits.conf import DEFAULTS, conf
 from django_ninebits.inbox import take_in
-from django_ninebits.models import Contact, Conversation, Message, QuarantinedDelivery
+from django_ninebits.models import Attempt, Contact, Conversation, Message, QuarantinedDelivery
 from django_ninebits.phone import subscriber_number
 from django_ninebits.simulator import Behaviour
 from tests.deliveries import DOCUMENTED, body
@@ -299,7 +299,7 @@ def test_an_answer_makes_of_a_message_what_is_listed(provider, number):
     assert (len(listed), message.status) == (len(ANSWERS), expected)
 
 
-@pytest.mark.parametrize("model", [Contact, Conversation, Message, QuarantinedDelivery])
+@pytest.mark.parametrize("model", [Attempt, Contact, Conversation, Message, QuarantinedDelivery])
 def test_every_field_is_there(model):
     listed = rows(section("reference/models.md", f"## `{model.__name__}`"))
     fields = [field.name for field in model._meta.concrete_fields if field.name != "id"]

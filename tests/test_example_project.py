@@ -1,7 +1,10 @@
+from importlib import reload
+
 import pytest
 
 from django_ninebits import testing
 from django_ninebits.models import Message
+from example_project import urls
 from example_project.receivers import HELP, answer_help
 
 pytestmark = pytest.mark.django_db
@@ -28,3 +31,9 @@ def test_another_text_is_left_to_staff():
     with testing.outbox():
         answer_help(message=testing.receive("I need help"))
     assert not Message.objects.filter(direction=Message.Direction.OUTBOUND).exists()
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_the_phone_is_there_only_under_debug(settings, debug):
+    settings.DEBUG = debug
+    assert ("phone/" in map(str, (url.pattern for url in reload(urls).urlpatterns))) is debug

@@ -763,3 +763,114 @@ def test_logs_show_no_number_text_or_token(provider, caplog):
     for secret in ("8020000000", "Private", "simulator-token"):
         assert secret not in logged
     assert "simulator-token" not in fresh(message).error
+
+
+# What is kept of attempts
+
+
+def tries(message):
+    return list(message.tries.values_list("number", "outcome", "http_status", "answer"))
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "outcome", "http_status", "answer"),
+    [
+        (Behaviour.not_json(), "accepted", 200, "OK"),
+        (Behaviour.status(422, b"No"), "refused", 422, "9bits answered 422: No"),
+        (Behaviour.status(503, b"Busy"), "not_accepted", 503, "9bits answered 503: Busy"),
+        (Behaviour.status(500, b"Oh"), "unknown", 500, "9bits answered 500: Oh"),
+    ],
+)
+def test_an_attempt_is_kept_with_its_answer(provider, behaviour, outcome, http_status, answer):
+    provider.then(behaviour)
+    message = queued()
+    outbox.send_now(message.pk)
+    assert tries(message) == [(1, outcome, http_status, answer)]
+
+
+def test_an_attempt_without_an_answer_is_kept_with_the_reason(provider):
+    provider.then(Behaviour.silent(0))
+    message = queued()
+    outbox.send_now(message.pk)
+    [(_number, outcome, http_status, answer)] = tries(message)
+    assert (outcome, http_status) == ("unknown", None)
+    assert answer == fresh(message).error != ""
+
+
+def test_an_attempt_is_kept_with_its_time_and_how_long_it_took(provider):
+    provider.then(Behaviour.slow(0.1))
+    message = queued()
+    outbox.send_now(message.pk)
+    [attempt] = message.tries.all()
+    assert timezone.now() - MINUTE < attempt.began_at < timezone.now()
+    assert 0.1 <= attempt.seconds < 5
+
+
+def test_each_attempt_is_kept(provider):
+    provider.then(Behaviour.status(503))
+    message = queued()
+    outbox.send_now(message.pk)
+    changed(message, due_at=timezone.now())
+    outbox.send_now(message.pk)
+    assert [(number, outcome) for number, outcome, *_rest in tries(message)] == [
+        (1, "not_accepted"),
+        (2, "accepted"),
+    ]
+
+
+def test_an_echoed_token_is_not_kept(provider, settings):
+    settings.NINEBITS |= {"API_TOKEN": provider.token}
+    provider.then(Behaviour.status(400, f"Bad token {provider.token}".encode()))
+    message = queued()
+    outbox.send_now(message.pk)
+    assert tries(message)[0][3] == "9bits answered 400: Bad token ***"
+
+
+def test_a_lost_attempt_is_kept_as_unknown():
+    message = queued()
+    lost(message)
+    outbox.settle_lost()
+    [attempt] = message.tries.all()
+    assert (attempt.number, attempt.outcome, attempt.answer) == (1, "unknown", outbox.LOST)
+    assert (attempt.began_at, attempt.seconds) == (fresh(message).claimed_at, None)
+
+
+def test_what_a_lost_attempt_learns_late_is_kept_instead():
+    message = queued()
+    claim = lost(message)
+    outbox.settle_lost()
+    outbox.record(outbox.Outcome(claim, Refused("No", http_status=422)))
+    assert tries(message) == [(1, "refused", 422, "No")]
+
+
+def test_what_an_attempt_learns_of_a_message_that_has_moved_on_is_kept():
+    message = queued()
+    claim = claimed(message)
+    changed(message, status="cancelled")
+    outbox.record(outbox.Outcome(claim, None))
+    assert tries(message) == [(1, "accepted", None, "")]
+
+
+def test_an_outcome_that_is_recorded_twice_is_kept_once():
+    message = queued()
+    claim = claimed(message)
+    outbox.record(outbox.Outcome(claim, None))
+    outbox.record(outbox.Outcome(claim, None))
+    assert tries(message) == [(1, "accepted", None, "")]
+
+
+@pytest.mark.parametrize("error", [None, NotAccepted("busy"), Refused("no"), OutcomeUnknown("x")])
+def test_an_outcome_counts_though_a_sweep_is_quicker(monkeypatch, error):
+    def move(message, to, **changes):
+        monkeypatch.undo()
+        changed(message, claimed_at=timezone.now() - 5 * MINUTE)
+        outbox.settle_lost()
+        return real(message, to, **changes)
+
+    message = queued()
+    claim, real = claimed(message), outbox.move
+    monkeypatch.setattr(outbox, "move", move)
+    outbox.record(outbox.Outcome(claim, error))
+    status = {None: "sent", NotAccepted: "queued", Refused: "failed", OutcomeUnknown: "uncertain"}
+    assert fresh(message).status == status[error and type(error)]
+    assert len(tries(message)) == 1

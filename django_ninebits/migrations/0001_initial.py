@@ -42,9 +42,7 @@ class Migration(migrations.Migration):
                 (
                     "created_at",
                     models.DateTimeField(
-                        default=django.utils.timezone.now,
-                        editable=False,
-                        verbose_name="created at",
+                        default=django.utils.timezone.now, editable=False, verbose_name="created at"
                     ),
                 ),
             ],
@@ -123,9 +121,7 @@ class Migration(migrations.Migration):
                 (
                     "created_at",
                     models.DateTimeField(
-                        default=django.utils.timezone.now,
-                        editable=False,
-                        verbose_name="created at",
+                        default=django.utils.timezone.now, editable=False, verbose_name="created at"
                     ),
                 ),
                 (
@@ -293,6 +289,67 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="Attempt",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("number", models.PositiveIntegerField(verbose_name="number")),
+                ("began_at", models.DateTimeField(verbose_name="began at")),
+                (
+                    "seconds",
+                    models.FloatField(
+                        help_text="How long it took; empty where nobody could tell.",
+                        null=True,
+                        verbose_name="seconds",
+                    ),
+                ),
+                (
+                    "outcome",
+                    models.CharField(
+                        choices=[
+                            ("accepted", "accepted"),
+                            ("refused", "refused"),
+                            ("not_accepted", "not accepted"),
+                            ("unknown", "unknown"),
+                        ],
+                        max_length=12,
+                        verbose_name="outcome",
+                    ),
+                ),
+                (
+                    "http_status",
+                    models.PositiveSmallIntegerField(null=True, verbose_name="HTTP status"),
+                ),
+                (
+                    "answer",
+                    models.TextField(
+                        blank=True,
+                        help_text="The start of what 9bits answered, or why there is no answer.",
+                        verbose_name="answer",
+                    ),
+                ),
+                (
+                    "message",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="tries",
+                        to="django_ninebits.message",
+                        verbose_name="message",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "attempt",
+                "verbose_name_plural": "attempts",
+                "ordering": ["number"],
+            },
+        ),
+        migrations.CreateModel(
             name="QuarantinedDelivery",
             fields=[
                 (
@@ -363,5 +420,11 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="message",
             index=models.Index(fields=["announce_at"], name="ninebits_announce"),
+        ),
+        migrations.AddConstraint(
+            model_name="attempt",
+            constraint=models.UniqueConstraint(
+                fields=("message", "number"), name="ninebits_attempt_once"
+            ),
         ),
     ]
