@@ -13,7 +13,7 @@ ifneq ($(NINEBITS_MARIADB_URL),)
 TEST_GROUPS += mariadb
 endif
 
-.PHONY: demo test lint types docs messages screenshots mutants clean
+.PHONY: demo test lint types docs messages screenshots mutants chaos clean
 
 demo: .venv/installed
 	@$(BIN)/python manage.py demo --port $(PORT)
@@ -48,6 +48,10 @@ screenshots: .venv/installed-test
 mutants: .venv/installed-mutants
 	$(BIN)/mutmut run --max-children 1
 	$(BIN)/mutmut results
+
+# For two minutes, on the database of NINEBITS_TEST_DATABASE; on a server, connections are cut too.
+chaos: .venv/installed-test
+	NINEBITS_CHAOS_SECONDS=$${NINEBITS_CHAOS_SECONDS:-120} $(BIN)/python -m pytest -v tests/test_chaos.py
 
 clean:
 	rm -rf .venv .tox build dist mutants .coverage*

@@ -9,6 +9,7 @@ import random
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from django.db.models import F
@@ -258,8 +259,10 @@ def _claim(messages: MessageQuerySet, limit: int) -> list[Claim]:
             end(message, reason)
     url, token, timeout = conf.api_url, conf.api_token, conf.timeout
     with atomic(durable=True):
-        claims = [_claim_one(message, url, token, timeout) for message in sendable]
-    return [claim for claim in claims if claim is not None]
+        # In one order, so that two claimers never wait for each other.
+        in_order = sorted(sendable, key=attrgetter("pk"))
+        claims = {message.pk: _claim_one(message, url, token, timeout) for message in in_order}
+    return [claim for message in sendable if (claim := claims[message.pk]) is not None]
 
 
 def _why_not(message: Message, now: datetime, only_to: frozenset[str] | None) -> str | None:

@@ -14,6 +14,7 @@ from django.utils import timezone
 from phonenumber_field.phonenumber import PhoneNumber
 
 from django_ninebits.models import (
+    Attempt,
     Contact,
     Conversation,
     Message,
@@ -158,6 +159,7 @@ def test_a_contact_is_called_by_name_or_number():
 def test_rows_have_names_without_texts(conversation, add):
     message = add(text="secret")
     assert str(conversation) == f"{LAGOS} · 48974"
+    assert str(Attempt(number=2, outcome="not_accepted")) == "2: not accepted"
     assert str(message) == f"outbound {message.pk}"
     assert str(QuarantinedDelivery(pk=7, body=b"secret")) == "quarantined delivery 7"
 

@@ -587,13 +587,14 @@ def test_a_process_that_is_told_to_stop_finishes_what_is_in_flight(provider, num
     assert sorted(statuses()) == ["queued", "sent", "sent"]
 
 
-def start_worker(provider, *arguments):
+def start_worker(provider, *arguments, quiet=False, **settings):
     """A worker in a process of its own, on the database of the tests."""
     values = connection.settings_dict
     engine = connection.vendor.replace("mariadb", "mysql")
     user = f"{values['USER']}:{values['PASSWORD']}@{values['HOST']}:{values['PORT']}"
     url = f"{engine}://{user if values['HOST'] else ''}/{values['NAME']}"
-    told = {"API_URL": provider.url, "API_TOKEN": provider.token, "TIMEOUT": 5}
+    told = {"API_URL": provider.url, "API_TOKEN": provider.token, "TIMEOUT": 5} | settings
+    output = subprocess.DEVNULL if quiet else subprocess.PIPE
     return subprocess.Popen(
         [sys.executable, "-m", "django", "ninebits_worker", *arguments],
         env=os.environ
@@ -602,7 +603,7 @@ def start_worker(provider, *arguments):
             "NINEBITS_TEST_DATABASE": url,
             "NINEBITS_TEST_SETTINGS": json.dumps(told),
         },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
         text=True,
     )
