@@ -7,7 +7,6 @@ deleted reply could be sent again. Nothing of a message can be edited either: it
 import logging
 import re
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
@@ -19,7 +18,6 @@ from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
-from django.db import connections, transaction
 from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 from django.http import (
     Http404,
@@ -34,10 +32,20 @@ from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.timesince import timesince
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext, pgettext, pgettext_lazy
 
 from django_ninebits import inbox, services, wording
+from django_ninebits.decisions import (
+    LEVELS,
+    DecidingAdmin,
+    Seen,
+    Verb,
+    may_decide,
+    outside_transactions,
+    verbs_for,
+)
 from django_ninebits.exceptions import (
     DeliveryNotUnderstood,
     InvalidPhoneNumber,
@@ -47,6 +55,7 @@ from django_ninebits.exceptions import (
     traceback_without_values,
 )
 from django_ninebits.models import (
+    Attempt,
     Contact,
     Conversation,
     Message,
@@ -55,9 +64,9 @@ from django_ninebits.models import (
     database,
 )
 from django_ninebits.phone import subscriber_number
+from django_ninebits.status import unattended
 
 Row = TypeVar("Row", bound=Model)
-View = TypeVar("View", bound=Callable[..., HttpResponse])
 
 if TYPE_CHECKING:
     from django.contrib.admin import ModelAdmin
@@ -77,19 +86,6 @@ PAGE = 100
 
 #: Statuses whose error somebody may have to act upon.
 _TROUBLED = {Message.Status.FAILED, Message.Status.UNCERTAIN, Message.Status.QUEUED}
-
-_LEVELS = {
-    Message.Status.SENT: messages.SUCCESS,
-    Message.Status.UNCERTAIN: messages.WARNING,
-    Message.Status.FAILED: messages.ERROR,
-}
-
-
-def outside_transactions(view: View) -> View:
-    """Not in the transaction that ``ATOMIC_REQUESTS`` opens: those of the app begin by a write."""
-    for alias in connections:
-        view = transaction.non_atomic_requests(using=alias)(view)
-    return view
 
 
 class KeptAdmin(ModelAdmin[Row]):
@@ -178,6 +174,15 @@ class Entry:
     def trouble(self) -> str:
         return wording.shown(self.message.error) if self.message.status in _TROUBLED else ""
 
+    @property
+    def verbs(self) -> list[Verb]:
+        """What can be decided about it."""
+        return verbs_for(self.message)
+
+    @property
+    def seen(self) -> Seen:
+        return Seen.of(self.message)
+
 
 @dataclass(frozen=True)
 class Page:
@@ -232,7 +237,12 @@ class ConversationAdmin(ReadOnlyAdmin[Conversation]):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        return super().changelist_view(request, {"title": _("Inbox"), **(extra_context or {})})
+        context = {"title": _("Inbox"), **(extra_context or {})}
+        response = super().changelist_view(request, context)
+        # What leads elsewhere would have the next page say it twice.
+        if isinstance(response, TemplateResponse) and self.has_reply_permission(request):
+            _warn_of_a_backlog(request, self.admin_site)
+        return response
 
     @outside_transactions
     def change_view(
@@ -332,6 +342,7 @@ class ConversationAdmin(ReadOnlyAdmin[Conversation]):
                 "has_view_permission": True,
                 "preserved_filters": self.get_preserved_filters(request),
                 "entries": page.entries,
+                "may_decide": may_decide(request),
                 "older": _address(request, before=oldest) if page.has_older else "",
                 "newest": _address(request) if "before" in request.GET else "",
                 "form": form,
@@ -413,9 +424,39 @@ class ContactAdmin(KeptAdmin[Contact]):
         return format_html_join(" ", '<a href="{}">{}</a>', links) or SafeString("-")
 
 
+class AttemptInline(admin.TabularInline):  # type: ignore[type-arg]
+    """What was learnt of each attempt to send a message."""
+
+    model = Attempt
+    readonly_fields = ["number", "began_at", "seconds", "outcome", "http_status", "said"]
+    extra = 0
+    can_delete = False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Attempt]:
+        return super().get_queryset(request).using(database())
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Whoever sees the message sees its attempts."""
+        return True
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    @admin.display(description=_("answer"))
+    def said(self, attempt: Attempt) -> SafeString:
+        return format_html(
+            '<div class="nb-text" dir="auto">{}</div>', wording.shown(attempt.answer)
+        )
+
+
 @admin.register(Message)
-class MessageAdmin(ReadOnlyAdmin[Message]):
+class MessageAdmin(DecidingAdmin, ReadOnlyAdmin[Message]):
     """Every message with all that is known of it, for whoever looks into a complaint."""
+
+    inlines = [AttemptInline]
 
     list_display = ["created_at", "number", "direction", "status", "excerpt"]
     list_filter = ["direction", "status"]
@@ -576,6 +617,24 @@ class QuarantinedDeliveryAdmin(ReadOnlyAdmin[QuarantinedDelivery]):
         return _bytes(quarantined.body)
 
 
+def _warn_of_a_backlog(request: HttpRequest, site: admin.AdminSite) -> None:
+    backlog = unattended()
+    if backlog is None:
+        return
+    said = ngettext(
+        "%(count)s message waits to be sent, for %(time)s: is a worker running?",
+        "%(count)s messages wait to be sent, the oldest for %(time)s: is a worker running?",
+        backlog.count,
+    ) % {"count": backlog.count, "time": timesince(backlog.since, depth=1)}
+    if site.is_registered(Message) and request.user.has_perm("django_ninebits.view_message"):
+        address = reverse(
+            f"{site.name}:django_ninebits_message_changelist",
+            query={"status__exact": Message.Status.QUEUED},
+        )
+        said = format_html('<a href="{}">{}</a>', address, said)
+    messages.warning(request, said)
+
+
 def _tell_what_became_of(request: HttpRequest, message: Message, *, is_repeated: bool) -> None:
     message.refresh_from_db(fields=["status"])
     status = message.get_status_display()
@@ -583,7 +642,7 @@ def _tell_what_became_of(request: HttpRequest, message: Message, *, is_repeated:
         once = _("This reply was taken before and is not sent a second time. Its status: %s.")
         messages.info(request, once % status)
     else:
-        level = _LEVELS.get(Message.Status(message.status), messages.INFO)
+        level = LEVELS.get(Message.Status(message.status), messages.INFO)
         messages.add_message(request, level, _("Your reply: %s.") % status)
 
 

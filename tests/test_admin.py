@@ -888,6 +888,22 @@ def test_the_page_of_a_reply_has_no_bytes_to_show(superuser, conversation):
     assert "nb-bytes" not in page
 
 
+def test_the_page_of_a_message_shows_its_attempts(person, conversation):
+    message = services.reply(conversation, "On its way")
+    message.tries.create(
+        number=1,
+        began_at=timezone.now(),
+        seconds=0.25,
+        outcome="not_accepted",
+        http_status=503,
+        answer="9bits answered 503: <b>Busy</b>",
+    )
+    page = person("view_message").get(page_of(message)).text
+    assert [word in page for word in ("not accepted", "0.25", "503")] == [True] * 3
+    assert "9bits answered 503: &lt;b&gt;Busy&lt;/b&gt;" in page
+    assert 'name="tries-0-seconds"' not in page
+
+
 def test_bytes_that_are_no_text_can_be_read(superuser):
     row = QuarantinedDelivery.objects.create(body=b"\xff\x00<b>\xe2\x80\xaeab\n", errors="No\nNo")
     page = superuser.get(page_of(row)).text

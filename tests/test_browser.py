@@ -4,10 +4,12 @@ import re
 import uuid
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from playwright.sync_api import expect
 
 from django_ninebits import inbox, services
+from django_ninebits.decisions import Seen
 from django_ninebits.models import Contact, Message, QuarantinedDelivery
 from django_ninebits.simulator import Simulator
 from tests.deliveries import body
@@ -42,6 +44,13 @@ def page(tab):
 
 
 @pytest.fixture
+def deferred(settings):
+    """Where nothing leaves before a worker comes."""
+    dispatcher = "django_ninebits.dispatch.defer"
+    settings.NINEBITS = settings.NINEBITS | {"DISPATCHER": dispatcher}
+
+
+@pytest.fixture
 def conversation():
     return received("Where is my order?").conversation
 
@@ -57,6 +66,31 @@ def open_thread(page, conversation):
 def send(page, text):
     page.fill("textarea", text)
     page.click(".nb-send")
+
+
+def asked(verb, message):
+    return f"/admin/django_ninebits/message/decide/{verb}/?seen={Seen.of(message)}"
+
+
+def uncertain(conversation, text="On its way"):
+    message = services.reply(conversation, text)
+    Message.objects.filter(pk=message.pk).update(status=Message.Status.UNCERTAIN, attempts=1)
+    return message
+
+
+def decided():
+    return list(LogEntry.objects.values_list("object_id", flat=True))
+
+
+def be_strict(page):
+    """Let nothing run or look that is not in a file of the site."""
+
+    def answer(route):
+        response = route.fetch(max_redirects=0)
+        headers = {**response.headers, "content-security-policy": "default-src 'self'"}
+        route.fulfill(response=response, headers=headers)
+
+    page.route(re.compile("/admin/django_ninebits/"), answer)
 
 
 def outbound():
@@ -164,6 +198,7 @@ def test_a_phone_shows_every_page_without_scrolling_sideways(
         f"{INBOX}{conversation.pk}/change/",
         f"/admin/django_ninebits/quarantineddelivery/{row.pk}/change/",
         f"/admin/django_ninebits/message/{outbound().get().pk}/change/",
+        asked("retry", outbound().get()),
         f"/admin/django_ninebits/contact/{conversation.contact_id}/change/",
     ):
         page.goto(address)
@@ -172,12 +207,7 @@ def test_a_phone_shows_every_page_without_scrolling_sideways(
 
 
 def test_a_strict_content_security_policy_breaks_nothing(page, conversation):
-    def answer(route):
-        response = route.fetch(max_redirects=0)
-        headers = {**response.headers, "content-security-policy": "default-src 'self'"}
-        route.fulfill(response=response, headers=headers)
-
-    page.route(re.compile("/admin/django_ninebits/"), answer)
+    be_strict(page)
     page.goto(INBOX)
     open_thread(page, conversation)
     send(page, "On its way")
@@ -192,3 +222,76 @@ def test_what_was_not_understood_is_taken_in_by_a_button(page):
     page.click("text=Take in again")
     page.click(".messagelist a")
     expect(page.locator(".nb-inbound .nb-text")).to_have_text("At last")
+
+
+def test_what_is_uncertain_is_sent_again_after_a_question(page, conversation, deferred):
+    message = uncertain(conversation)
+    open_thread(page, conversation)
+    page.click("text=Send again")
+    expect(page.locator(".nb-risk")).to_contain_text("the subscriber may get it twice")
+    assert page.evaluate("document.activeElement === document.body")
+    page.keyboard.press("Enter")
+    page.click("text=Yes, send it again")
+    expect(page.locator(".nb-notes")).to_have_text("It will be sent again. Its status: queued.")
+    expect(replies(page)).to_be_in_viewport()
+    assert decided() == [str(message.pk)]
+
+
+def test_whoever_says_no_is_back_in_the_thread_and_nothing_was_done(page, conversation, deferred):
+    message = uncertain(conversation)
+    open_thread(page, conversation)
+    page.click("text=It arrived")
+    page.click("text=No, back to the conversation")
+    expect(page.locator(f"#nb-message-{message.pk}")).to_be_in_viewport()
+    message.refresh_from_db()
+    assert (message.status, decided()) == ("uncertain", [])
+
+
+def test_a_double_click_decides_once(page, conversation, deferred):
+    message = uncertain(conversation)
+    page.goto(asked("retry", Message.objects.get(pk=message.pk)))
+    page.dblclick("text=Yes, send it again")
+    expect(page.locator(".nb-notes")).to_contain_text("Its status")
+    assert decided() == [str(message.pk)]
+
+
+def test_back_after_a_second_attempt_asks_nothing_and_says_why(page, conversation, deferred):
+    message = uncertain(conversation)
+    page.goto(asked("retry", Message.objects.get(pk=message.pk)))
+    page.click("text=Yes, send it again")
+    expect(page.locator(".nb-notes")).to_contain_text("It will be sent again")
+    outbound().update(status=Message.Status.UNCERTAIN, attempts=2)
+    page.go_back()
+    expect(page.locator(".nb-notes")).to_contain_text("Nothing was done")
+    assert (outbound().get().status, decided()) == ("uncertain", [str(message.pk)])
+
+
+def test_several_are_decided_about_under_a_strict_content_security_policy(
+    page, conversation, deferred
+):
+    rows = [uncertain(conversation, text) for text in ("One", "Two")]
+    be_strict(page)
+    page.goto("/admin/django_ninebits/message/?status=uncertain")
+    page.check("#action-toggle")
+    page.select_option("[name=action]", label="It arrived")
+    page.click("[name=index]")
+    page.click("text=Yes, they arrived")
+    expect(page.locator(".messagelist")).to_have_text("Noted: 2 messages arrived.")
+    assert sorted(decided()) == sorted(str(row.pk) for row in rows)
+
+
+def test_a_decision_needs_no_script_and_no_mouse(page, conversation, deferred, chromium):
+    message = uncertain(conversation)
+    state = page.context.storage_state()
+    base = page.url.partition("/admin/")[0]
+    with chromium.new_context(
+        base_url=base, java_script_enabled=False, storage_state=state
+    ) as plain:
+        tab = plain.new_page()
+        open_thread(tab, conversation)
+        tab.focus("text=It arrived")
+        tab.keyboard.press("Enter")
+        tab.focus("text=Yes, it arrived")
+        tab.keyboard.press("Enter")
+        expect(tab.locator(".nb-notes")).to_contain_text("Noted: it arrived.")
+    assert decided() == [str(message.pk)]

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Permission
 from django.core import mail
-from django.core.management import get_commands, load_command_class
+from django.core.management import call_command, get_commands, load_command_class
 from django.core.management.base import BaseCommand
 from django.dispatch import Signal
 from django.test import Client
@@ -33,6 +33,7 @@ from django_ninebits import checks, client, exceptions, outbox, services, testin
 from django_ninebits import signals as ninebits_signals
 from django_ninebits.conf import DEFAULTS, conf
 from django_ninebits.inbox import take_in
+from django_ninebits.management.commands import ninebits_status
 from django_ninebits.models import Attempt, Contact, Conversation, Message, QuarantinedDelivery
 from django_ninebits.phone import subscriber_number
 from django_ninebits.simulator import Behaviour
@@ -348,13 +349,35 @@ def options_of(parser):
     return {option for action in parser._actions for option in action.option_strings}
 
 
-def test_every_option_of_the_worker_is_there():
-    command = load_command_class("django_ninebits", "ninebits_worker")
+@pytest.mark.parametrize("name", ["ninebits_status", "ninebits_worker"])
+def test_every_option_of_a_command_is_there(name):
+    command = load_command_class("django_ninebits", name)
     own = options_of(command.create_parser("", "")) - options_of(
         BaseCommand().create_parser("", "")
     )
-    listed = section("reference/commands.md", "## `manage.py ninebits_worker`")
+    listed = section("reference/commands.md", f"## `manage.py {name}`")
     assert {named(option) for option, _meaning in rows(listed)} == own
+
+
+@pytest.mark.django_db
+def test_every_key_of_the_status_is_there(capsys):
+    call_command("ninebits_status", json=True)
+    listed = rows(section("reference/commands.md", "### Keys of `ninebits_status --json`"))
+    keys = [named(key) for cell, _meaning in listed for key in cell.split(", ")]
+    assert keys == list(json.loads(capsys.readouterr().out))
+
+
+def test_every_exit_code_of_the_status_is_there():
+    listed = rows(section("reference/commands.md", "### Exit codes of `ninebits_status`"))
+    meant = {name: code for code, name, _meaning in listed}
+    assert meant["CRITICAL"] == str(ninebits_status.CRITICAL)
+    assert meant["UNKNOWN"] == str(ninebits_status.UNKNOWN)
+
+
+@pytest.mark.django_db
+def test_what_is_measured_can_be_drawn(capsys):
+    run(code("howto/monitor.md", "metrics.py"))
+    assert capsys.readouterr().out == "0 0 None\n"
 
 
 def test_every_option_of_the_simulator_is_there():
@@ -572,15 +595,6 @@ def test_what_is_uncertain_is_decided_in_the_shell(caption, status):
 
 
 @pytest.mark.django_db
-def test_what_is_overdue_is_counted():
-    with testing.outbox() as sent:
-        sent.try_later()
-        message = services.send_sms(TO, "Hello")
-    Message.objects.filter(pk=message.pk).update(due_at=timezone.now() - timedelta(minutes=6))
-    services.send_sms(TO, "Later", send_at=timezone.now() + timedelta(days=1))
-    assert run(code("howto/run-the-worker.md", "overdue.py"))["overdue"] == 1
-
-
 class Order:
     """What the examples of long transactions close."""
 

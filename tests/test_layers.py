@@ -27,6 +27,7 @@ BELOW = {
     "models": WIRE - {"conf"},
     "outbox": OUTBOX,
     "inbox": INBOX - {"conf"},
+    "status": INBOX,
     "dispatch": OUTBOX | {"outbox"},
     "services": SERVICES,
     "webhook": INBOX | {"inbox"},
@@ -105,6 +106,7 @@ def test_the_two_stories_never_meet():
         ("models", "requests"),
         ("inbox", "requests"),
         ("outbox", "requests"),
+        ("status", "requests"),
     ],
 )
 def test_a_module_knows_nothing_of_what_is_not_its_business(module, foreign):

@@ -20,7 +20,8 @@ from django.utils.safestring import SafeData, SafeString
 from django.utils.translation.template import templatize
 
 import django_ninebits
-from django_ninebits import handset, inbox, outbox, services, wording
+from django_ninebits import decisions, handset, inbox, outbox, services, wording
+from django_ninebits.decisions import Seen
 from django_ninebits.exceptions import MessageRefused
 from django_ninebits.models import Contact, Conversation, Message, QuarantinedDelivery
 from tests.deliveries import body
@@ -319,6 +320,44 @@ def test_the_pages_of_messages_are_translated(marked, staff, conversation):
     replies = Message.objects.filter(direction=Message.Direction.OUTBOUND)
     for message in [Message.objects.first(), *replies]:
         assert english(staff.get(page_of(message)).text) == []
+
+
+def decide(verb, *messages):
+    address = reverse("admin:django_ninebits_message_decide", args=[verb])
+    return address, " ".join(str(Seen.of(message)) for message in messages)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("verb", "status"),
+    [("confirm", "uncertain"), ("retry", "uncertain"), ("retry", "failed"), ("cancel", "queued")],
+)
+def test_what_is_asked_and_told_about_a_decision_is_translated(
+    marked, staff, conversation, verb, status
+):
+    message = Message.objects.get(status=status)
+    address, seen = decide(verb, message)
+    pages = [staff.get(address, {"seen": seen})]
+    pages += [staff.post(address, {"seen": seen}, follow=True) for _again in range(2)]
+    name = "admin:django_ninebits_message_history"
+    pages.append(staff.get(reverse(name, args=[message.pk])))
+    assert [english(page.text) for page in pages] == [[], [], [], []]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("verb", ["confirm", "retry", "cancel"])
+def test_what_is_asked_and_told_about_several_is_translated(
+    marked, staff, conversation, monkeypatch, verb
+):
+    messages = Message.objects.exclude(direction=Message.Direction.INBOUND)
+    messages.update(was_uncertain=True)
+    monkeypatch.setattr(decisions, "SHOWN", 0)
+    chosen = {"action": f"{verb}_selected", "_selected_action": messages[0].pk, "index": 0}
+    asked = staff.post(listing(messages[0]), chosen | {"select_across": "1"})
+    none = staff.post(listing(messages[0], status="sent"), chosen, follow=True)
+    address, seen = decide(verb, *messages)
+    told = staff.post(address, {"seen": seen, "selected": "1"}, follow=True)
+    assert [english(page.text) for page in (asked, none, told)] == [[], [], []]
 
 
 @pytest.mark.django_db

@@ -1,0 +1,224 @@
+"""What an operator asks: what waits, since when and why, and whether anything is sending it.
+
+Read only, in few queries that follow indexes. No text, no number and no words of 9bits are in it.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Count, Max, Min, Q, QuerySet
+from django.db.models.functions import Left
+from django.utils import timezone
+
+from django_ninebits.conf import conf
+from django_ninebits.models import (
+    Attempt,
+    Message,
+    MessageQuerySet,
+    QuarantinedDelivery,
+    aware_time,
+    database,
+)
+
+#: How long messages have been due, with nothing being sent, when somebody should hear of it.
+UNATTENDED_AFTER = timedelta(minutes=1)
+
+#: How long a worker may be without an attempt: it pauses for a minute while 9bits is down.
+NO_ATTEMPT_FOR = timedelta(minutes=2)
+
+#: The same after 9bits has asked to wait: it can ask for ten minutes.
+NO_ATTEMPT_FOR_IF_ASKED = timedelta(minutes=11)
+
+#: More than our own words ever are.
+_REASON_LENGTH = 120
+
+_Status = Message.Status
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why messages that were tried are queued again, without what 9bits wrote."""
+
+    reason: str
+    count: int
+    newest_at: datetime
+
+
+@dataclass(frozen=True)
+class Status:
+    """What was measured, with aware times."""
+
+    measured_at: datetime
+    queued: int
+    due: int
+    oldest_due_at: datetime | None
+    """Since when the message that has waited longest is due, all its pauses included."""
+    tried: int
+    """Queued again: 9bits told them to wait, could not be reached, or a person pressed retry."""
+    reasons: tuple[Reason, ...]
+    """Those of the ``tried``, the newest first."""
+    sending: int
+    uncertain: int
+    quarantined: int
+    """Deliveries that were not taken in yet."""
+    last_quarantined_at: datetime | None
+    unannounced: int
+    """Texts whose receivers are overdue: their process died, and no worker announced them."""
+    oldest_unannounced_at: datetime | None
+    last_text_at: datetime | None
+    last_accepted_at: datetime | None
+    """When the attempt was begun that 9bits accepted last."""
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """Messages that are due for too long."""
+
+    count: int
+    since: datetime
+
+
+def measure() -> Status:
+    """Look at everything, in six queries."""
+    now = timezone.now()
+    outbound = {row["status"]: row for row in _outbound(now)}
+    queued = outbound.get(_Status.QUEUED, {"count": 0, "due": 0, "since": None})
+    tried = list(_tried())
+    quarantined, unannounced = _quarantined(), _unannounced(now)
+    return Status(
+        measured_at=aware_time(now),
+        queued=queued["count"],
+        due=queued["due"],
+        oldest_due_at=_oldest([queued["since"], *map(_due_at_first, tried)]),
+        tried=sum(group["count"] for group in tried),
+        reasons=_reasons(tried),
+        sending=outbound.get(_Status.SENDING, {"count": 0})["count"],
+        uncertain=outbound.get(_Status.UNCERTAIN, {"count": 0})["count"],
+        quarantined=quarantined["count"],
+        last_quarantined_at=_aware(quarantined["newest"]),
+        unannounced=unannounced["count"],
+        oldest_unannounced_at=_aware(unannounced["oldest"]),
+        last_text_at=_last_text_at(),
+        last_accepted_at=_last_accepted_at(),
+    )
+
+
+def unattended() -> Backlog | None:
+    """What has been due for a while although nothing is being sent. One query if nothing has."""
+    now = timezone.now()
+    overdue = _messages().filter(status=_Status.QUEUED, due_at__lte=now - UNATTENDED_AFTER)
+    found = overdue.aggregate(count=Count("status"), since=Min("due_at"))
+    # What an earlier message of its conversation holds back waits for 9bits, not for a worker.
+    if not found["count"] or not overdue.next_in_conversation(now).exists():
+        return None
+    if _is_sending(now):
+        return None
+    return Backlog(found["count"], aware_time(found["since"]))
+
+
+def _messages() -> MessageQuerySet:
+    return Message.objects.using(database())
+
+
+def _outbound(now: datetime) -> Iterable[Any]:
+    is_due = Q(due_at__lte=now)
+    statuses = [_Status.QUEUED, _Status.SENDING, _Status.UNCERTAIN]
+    # Nothing that is not in the index on status and due_at.
+    return (
+        _messages()
+        .filter(status__in=statuses)
+        .values("status")
+        .annotate(
+            count=Count("status"),
+            due=Count("status", filter=is_due),
+            since=Min("due_at", filter=is_due),
+        )
+    )
+
+
+def _tried() -> Iterable[Any]:
+    """Messages that are queued again, in groups whose reasons begin alike."""
+    return (
+        _messages()
+        .filter(status=_Status.QUEUED, sent_date__isnull=False)
+        .values(words=Left("error", _REASON_LENGTH))
+        .annotate(
+            count=Count("id"),
+            newest=Max("sent_date"),
+            first_given_up=Min("give_up_at"),
+            first_written=Min("created_at"),
+        )
+    )
+
+
+def _due_at_first(group: dict[str, Any]) -> datetime | None:
+    """Since when messages wait that were tried: each pause has moved their ``due_at`` on."""
+    if group["first_given_up"] is None:
+        return None
+    # Not before it was written, if GIVE_UP_AFTER has become longer since.
+    due_at: datetime = max(group["first_given_up"] - conf.give_up_after, group["first_written"])
+    return due_at
+
+
+def _reasons(tried: list[dict[str, Any]]) -> tuple[Reason, ...]:
+    reasons: dict[str, Reason] = {}
+    for group in tried:
+        ours, newest_at = _our_words(group["words"]), aware_time(group["newest"])
+        same = reasons.get(ours, Reason(ours, 0, newest_at))
+        reasons[ours] = Reason(ours, same.count + group["count"], max(same.newest_at, newest_at))
+    return tuple(sorted(reasons.values(), key=lambda one: one.newest_at, reverse=True))
+
+
+def _our_words(error: str) -> str:
+    """Without the words of an answer, which may quote the message."""
+    answered = r"(9bits answered \d+(?: with status_code \d+)?).*"
+    return re.sub(answered, r"\1", error, flags=re.DOTALL)
+
+
+def _quarantined() -> dict[str, Any]:
+    waiting = QuarantinedDelivery.objects.using(database()).filter(message=None)
+    return waiting.aggregate(count=Count("id"), newest=Max("received_at"))
+
+
+def _unannounced(now: datetime) -> dict[str, Any]:
+    overdue = _messages().filter(announce_at__lte=now)
+    return overdue.aggregate(count=Count("id"), oldest=Min("created_at"))
+
+
+def _last_text_at() -> datetime | None:
+    # No text has a ``due_at``: said so that an index leads to the newest.
+    texts = _messages().filter(status=_Status.RECEIVED, due_at=None).order_by("-id")
+    return _aware(texts.values_list("created_at", flat=True).first())
+
+
+def _last_accepted_at() -> datetime | None:
+    accepted = _attempts().filter(outcome=Attempt.Outcome.ACCEPTED)
+    return _aware(accepted.values_list("began_at", flat=True).first())
+
+
+def _is_sending(now: datetime) -> bool:
+    """Whether an attempt is being made, or the last one is as recent as a worker's would be."""
+    in_flight = _messages().filter(status=_Status.SENDING, sent_date__gt=now - NO_ATTEMPT_FOR)
+    if in_flight.exists():
+        return True
+    last = _attempts().first()
+    if last is None:
+        return False
+    asked = last.outcome == Attempt.Outcome.NOT_ACCEPTED
+    return last.began_at > now - (NO_ATTEMPT_FOR_IF_ASKED if asked else NO_ATTEMPT_FOR)
+
+
+def _attempts() -> QuerySet[Attempt]:
+    """The newest first, without those that a worker has only found to be lost."""
+    return Attempt.objects.using(database()).filter(seconds__isnull=False).order_by("-id")
+
+
+def _oldest(moments: Iterable[datetime | None]) -> datetime | None:
+    return _aware(min((moment for moment in moments if moment is not None), default=None))
+
+
+def _aware(moment: datetime | None) -> datetime | None:
+    return None if moment is None else aware_time(moment)
