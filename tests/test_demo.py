@@ -8,9 +8,12 @@ import sys
 import time
 from contextlib import contextmanager
 
+import pytest
 import requests
 
 from tests.settings import BASE_DIR
+
+pytestmark = pytest.mark.own_database
 
 
 class Demo:

@@ -790,6 +790,7 @@ def tutorial(tmp_path_factory):
     return tutorial
 
 
+@pytest.mark.own_database
 def test_every_step_of_the_tutorial_succeeds(tutorial):
     assert [line.split()[-1] for line in tutorial.done] == [
         "mysite",
@@ -803,11 +804,13 @@ def test_every_step_of_the_tutorial_succeeds(tutorial):
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
 
 
+@pytest.mark.own_database
 def test_the_steps_of_the_tutorial_print_what_is_shown(tutorial):
     assert tutorial.done["python manage.py check"].stdout in text_of("tutorial.md")
     assert "Ran 8 tests" in tutorial.done["python manage.py test bot"].stderr
 
 
+@pytest.mark.own_database
 def test_whoever_follows_the_tutorial_becomes_a_member(tutorial):
     manage, text = tutorial.project / "manage.py", tutorial.project / "text.py"
     simulator = ["-m", "django_ninebits.simulator", "--token", "tutorial-token"]
@@ -829,6 +832,7 @@ def test_whoever_follows_the_tutorial_becomes_a_member(tutorial):
             assert call.endswith(f" accepted, to ****0000, {len(answered)} characters\n")
 
 
+@pytest.mark.own_database
 def test_the_tests_of_receivers_that_are_shown_pass(tutorial):
     page = "howto/test-your-receivers.md"
     sources = {name: code(page, name) for name in ("test_bot.py", "test_case.py")}

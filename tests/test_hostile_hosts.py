@@ -12,6 +12,8 @@ import pytest
 
 from tests.deliveries import body
 
+pytestmark = pytest.mark.own_database
+
 ROOT = Path(__file__).resolve().parent.parent
 
 SETTINGS = """
