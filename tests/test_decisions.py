@@ -506,7 +506,7 @@ def test_the_list_without_filters_is_shown_again(decider, message):
 
 
 def test_what_does_not_fit_is_counted_and_left_alone(decider, conversation):
-    rows = [reply(conversation, status) for status in ("failed", "sent", "queued", "sent")]
+    rows = [reply(conversation, word) for word in ("failed", "sent", "queued", "sent")]
     rows += [reply(conversation, "failed", expires_at=timezone.now())]
     page = select(decider, "retry", *rows)
     assert page.context["left_alone"] == "1 expired, 1 queued, 2 accepted by 9bits"
