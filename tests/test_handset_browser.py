@@ -90,6 +90,7 @@ def test_a_subscriber_texts_staff_answers_and_what_fails_is_seen(phone, inbox):
 
 def test_an_answer_that_is_cut_off_arrives_and_is_uncertain(phone, inbox):
     text(phone, "Hello")
+    expect(feet(phone, "typed")).to_have_text("200 stored")
     handset.line().answer_with("hang_up")
     inbox.reload()
     inbox.click("text=Hello")

@@ -5,8 +5,10 @@ from hypothesis import strategies as st
 from django_ninebits.segments import GSM, GSM_EXTENSION, segments
 
 GSM_TEXTS = st.text(st.sampled_from(sorted(GSM | GSM_EXTENSION)), min_size=1, max_size=700)
+# Without ESC, which begins a character of the extension: the other one counts it as one by itself.
+ANY = st.characters(exclude_categories=["Cs"], exclude_characters="\x1b")
 TEXTS = st.text(
-    st.one_of(st.sampled_from("ab€₦ẹ😀👩🏽‍🌾’"), st.characters(exclude_categories=["Cs"])),
+    st.one_of(st.sampled_from("ab€₦ẹ😀👩🏽‍🌾’"), ANY),
     min_size=1,
     max_size=400,
 )
