@@ -835,6 +835,13 @@ def test_a_lost_attempt_is_kept_as_unknown():
     assert (attempt.began_at, attempt.seconds) == (fresh(message).claimed_at, None)
 
 
+def test_a_lost_claim_that_another_sweep_has_just_settled_is_not_settled_again(monkeypatch):
+    message = queued()
+    lost(message)
+    monkeypatch.setattr(outbox, "move", lambda *args, **changes: False)
+    assert (outbox.settle_lost(), tries(message)) == (0, [])
+
+
 def test_what_a_lost_attempt_learns_late_is_kept_instead():
     message = queued()
     claim = lost(message)
