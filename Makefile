@@ -13,7 +13,7 @@ ifneq ($(NINEBITS_MARIADB_URL),)
 TEST_GROUPS += mariadb
 endif
 
-.PHONY: demo test lint types docs messages screenshots mutants chaos clean
+.PHONY: demo test lint types docs messages screenshots mutants chaos chaos-restart throughput million clean
 
 demo: .venv/installed
 	@$(BIN)/python manage.py demo --port $(PORT)
@@ -50,8 +50,23 @@ mutants: .venv/installed-mutants
 	$(BIN)/mutmut results
 
 # For two minutes, on the database of NINEBITS_TEST_DATABASE; on a server, connections are cut too.
+# However long it takes, it waits for nothing without a limit.
 chaos: .venv/installed-test
-	NINEBITS_CHAOS_SECONDS=$${NINEBITS_CHAOS_SECONDS:-120} $(BIN)/python -m pytest -v tests/test_chaos.py
+	NINEBITS_CHAOS_SECONDS=$${NINEBITS_CHAOS_SECONDS:-120} \
+	$(BIN)/python -m pytest -vs -o faulthandler_timeout=0 tests/test_chaos.py
+
+# On servers of its own, which are shut down and killed in the middle of it. As root, on Debian.
+chaos-restart: .venv/installed-postgres .venv/installed-mariadb
+	.ci/private-server postgresql $(MAKE) chaos
+	.ci/private-server mariadb $(MAKE) chaos
+
+# On the database of NINEBITS_TEST_DATABASE. More in ARGS, such as --workers 2.
+throughput: .venv/installed-test
+	PYTHONPATH=. $(BIN)/python -W ignore -m benchmarks.throughput $(ARGS)
+
+# On a PostgreSQL named by NINEBITS_MILLION_DATABASE: about 10 GB, and some minutes the first time.
+million: .venv/installed-test .venv/installed-postgres
+	PYTHONPATH=. $(BIN)/python -m benchmarks.million
 
 clean:
 	rm -rf .venv .tox build dist mutants .coverage*

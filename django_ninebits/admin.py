@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
-from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
-from django.db.models import Exists, Model, OuterRef, Q, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import (
     Http404,
     HttpRequest,
@@ -29,14 +28,14 @@ from django.http import (
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
-from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext, pgettext, pgettext_lazy
+from django.utils.translation import ngettext, pgettext_lazy
 
-from django_ninebits import inbox, services, wording
+from django_ninebits import consent, inbox, services, wording
+from django_ninebits.bulk import BulkAdmin
 from django_ninebits.decisions import (
     LEVELS,
     DecidingAdmin,
@@ -54,13 +53,14 @@ from django_ninebits.exceptions import (
     WrongStatus,
     traceback_without_values,
 )
+from django_ninebits.folders import named
 from django_ninebits.models import (
     Attempt,
+    ConsentChange,
     Contact,
     Conversation,
     Message,
     QuarantinedDelivery,
-    aware_time,
     database,
 )
 from django_ninebits.phone import subscriber_number
@@ -114,25 +114,6 @@ class ReadOnlyAdmin(KeptAdmin[Row]):
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
-
-
-class Inbox(ChangeList):
-    """Without the conversations in which there were only bulk messages so far."""
-
-    def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Any]:
-        self.root_queryset = self.root_queryset.filter(last_message_at__isnull=False)
-        return super().get_queryset(request, *args, **kwargs)
-
-
-class UnreadFilter(admin.SimpleListFilter):
-    title = pgettext_lazy("filter", "unread")
-    parameter_name = "unread"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [("yes", _("Unread only"))]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(unread_count__gt=0) if self.value() == "yes" else queryset
 
 
 class ReplyForm(forms.Form):
@@ -197,7 +178,8 @@ class Page:
         if before is not None:
             found = found.filter(id__lt=before)
         # One more than is shown: whether it is there, and whether its session ends with it.
-        newest_first = list(found.defer("delivery").order_by("-id")[: PAGE + 1])
+        found = found.select_related("consent_change").defer("delivery").order_by("-id")
+        newest_first = list(found[: PAGE + 1])
         earlier = [*(message.session_id for message in newest_first[1:]), None]
         entries = [
             Entry(message, begins_session=message.session_id != session_before)
@@ -207,38 +189,14 @@ class Page:
 
 
 @admin.register(Conversation)
-class ConversationAdmin(ReadOnlyAdmin[Conversation]):
+class ConversationAdmin(BulkAdmin, ReadOnlyAdmin[Conversation]):
     """The inbox; the page of a conversation is its thread, with a form to reply."""
 
-    list_display = ["who", "preview", "short_code", "status", "when"]
-    list_display_links = ["who", "preview"]
-    list_filter = [UnreadFilter, "status"]
-    ordering = ["-last_message_at", "-id"]
-    # Only so that there is a box: see get_search_results.
-    search_fields = ["contact__name"]
-    search_help_text = _("A name, a number or its last digits, or words of a message.")
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Conversation]:
-        return super().get_queryset(request).select_related("contact")
-
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        return Inbox
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Conversation], search_term: str
-    ) -> tuple[QuerySet[Conversation], bool]:
-        term = search_term.strip()
-        if not term:
-            return queryset, False
-        said = Message.objects.filter(conversation=OuterRef("pk"), text__icontains=term)
-        found = _by_name("contact__name", term) | _by_number("contact__phone_number", term)
-        return queryset.filter(found | Q(Exists(said))), False
-
+    @outside_transactions
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        context = {"title": _("Inbox"), **(extra_context or {})}
-        response = super().changelist_view(request, context)
+        response = super().changelist_view(request, extra_context)
         # What leads elsewhere would have the next page say it twice.
         if isinstance(response, TemplateResponse) and self.has_reply_permission(request):
             _warn_of_a_backlog(request, self.admin_site)
@@ -261,9 +219,6 @@ class ConversationAdmin(ReadOnlyAdmin[Conversation]):
             return self._reply(request, conversation)
         return self._read(request, conversation, extra_context or {})
 
-    def has_reply_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("django_ninebits.reply_conversation")
-
     def _read(
         self, request: HttpRequest, conversation: Conversation, extra_context: dict[str, Any]
     ) -> HttpResponse:
@@ -274,7 +229,8 @@ class ConversationAdmin(ReadOnlyAdmin[Conversation]):
         ref_id = _uuid(request.GET.get("compose"))
         if ref_id is None:
             return HttpResponseRedirect(_address(request, compose=uuid.uuid4()))
-        form = ReplyForm(initial={"ref_id": ref_id})
+        is_opted_out = conversation.contact.opted_out_at is not None
+        form = None if is_opted_out else ReplyForm(initial={"ref_id": ref_id})
         if request.method == "GET" and page.entries:
             conversation.mark_read_up_to(page.entries[-1].message.pk)
         return self._thread(request, conversation, page, form, extra_context)
@@ -348,44 +304,60 @@ class ConversationAdmin(ReadOnlyAdmin[Conversation]):
                 "form": form,
                 "form_address": form and _address(request, compose=form["ref_id"].value()),
                 "errors": form and form.errors,
+                "opted_out": _opted_out(conversation.contact, self.admin_site.name),
+                "may_reply": self.has_reply_permission(request),
                 **extra_context,
             },
         )
 
-    @admin.display(description=pgettext_lazy("column", "who"))
-    def who(self, conversation: Conversation) -> SafeString:
-        unread = ""
-        if conversation.unread_count:
-            unread = format_html(
-                ' <span class="nb-unread">{} <span class="nb-hidden">{}</span></span>',
-                conversation.unread_count,
-                ngettext("unread text", "unread texts", conversation.unread_count),
-            )
-        return format_html("{}{}", _named(conversation.contact), unread)
 
-    @admin.display(description=_("last message"))
-    def preview(self, conversation: Conversation) -> SafeString:
-        is_inbound = conversation.last_message_direction == Message.Direction.INBOUND
-        whose = pgettext("message", "received") if is_inbound else _("sent by us")
-        return format_html(
-            '<span class="nb-preview"><span class="nb-arrow" title="{}">{}</span>'
-            ' <span class="nb-hidden">{}{}</span> <bdi>{}</bdi></span>',
-            whose,
-            "↓" if is_inbound else "↑",
-            whose,
-            _(":"),
-            conversation.last_message_text.strip() or _("(empty)"),
-        )
+class OptedOutFilter(admin.SimpleListFilter):
+    title = pgettext_lazy("filter", "opted out")
+    parameter_name = "opted_out"
 
-    @admin.display(description=pgettext_lazy("column", "when"))
-    def when(self, conversation: Conversation) -> SafeString:
-        moment = timezone.localtime(aware_time(conversation.last_message_at))  # type: ignore[arg-type]
-        is_today = moment.date() == timezone.localtime(aware_time(timezone.now())).date()
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("yes", pgettext_lazy("contact", "opted out"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(opted_out_at__isnull=False) if self.value() == "yes" else queryset
+
+
+class SeenInline(admin.TabularInline):  # type: ignore[type-arg]
+    """Rows that belong to another: whoever sees that one sees them, and nobody edits them."""
+
+    extra = 0
+    can_delete = False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).using(database())
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return True
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class ConsentChangeInline(SeenInline):
+    """When a subscriber opted out or in, and by which text."""
+
+    model = ConsentChange
+    # What became is the headline of each.
+    readonly_fields = ["changed_at", "said"]
+    fields = ["changed_at", "said"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ConsentChange]:
+        return super().get_queryset(request).select_related("message").defer("message__delivery")
+
+    @admin.display(description=_("text"))
+    def said(self, change: ConsentChange) -> SafeString:
         return format_html(
-            '<time datetime="{}" title="{}">{}</time>',
-            moment.isoformat(),
-            date_format(moment, "DATETIME_FORMAT"),
-            date_format(moment, "TIME_FORMAT" if is_today else "DATE_FORMAT"),
+            '<a href="{}">{}</a>',
+            _where(change, self.admin_site.name),
+            _excerpt(change.message.text),
         )
 
 
@@ -393,8 +365,10 @@ class ConversationAdmin(ReadOnlyAdmin[Conversation]):
 class ContactAdmin(KeptAdmin[Contact]):
     """The number is who it is, so it stays; name and notes are what is known of them."""
 
-    list_display = ["phone_number", "name", "created_at"]
+    inlines = [ConsentChangeInline]
+    list_display = ["phone_number", "name", "opted_out_at", "created_at"]
     list_display_links = ["phone_number", "name"]
+    list_filter = [OptedOutFilter]
     fields = ["phone_number", "name", "notes", "threads", "opted_out_at", "created_at"]
     ordering = ["-id"]
     search_fields = ["name"]
@@ -410,6 +384,13 @@ class ContactAdmin(KeptAdmin[Contact]):
         term = search_term.strip()
         return queryset.filter(_by_name("name", term) | _by_number("phone_number", term)), False
 
+    def get_inlines(self, request: HttpRequest, obj: Contact | None) -> Any:
+        return [] if obj is None else self.inlines
+
+    def save_model(self, request: HttpRequest, obj: Contact, form: Any, change: bool) -> None:
+        # Not what else it had when it was read: they may have opted out since.
+        obj.save(update_fields=form.changed_data if change else None)
+
     @admin.display(description=_("conversations"))
     def threads(self, contact: Contact) -> SafeString:
         name = f"{self.admin_site.name}:django_ninebits_conversation_change"
@@ -424,26 +405,11 @@ class ContactAdmin(KeptAdmin[Contact]):
         return format_html_join(" ", '<a href="{}">{}</a>', links) or SafeString("-")
 
 
-class AttemptInline(admin.TabularInline):  # type: ignore[type-arg]
+class AttemptInline(SeenInline):
     """What was learnt of each attempt to send a message."""
 
     model = Attempt
     readonly_fields = ["number", "began_at", "seconds", "outcome", "http_status", "said"]
-    extra = 0
-    can_delete = False
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Attempt]:
-        return super().get_queryset(request).using(database())
-
-    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Whoever sees the message sees its attempts."""
-        return True
-
-    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
 
     @admin.display(description=_("answer"))
     def said(self, attempt: Attempt) -> SafeString:
@@ -486,6 +452,8 @@ class MessageAdmin(DecidingAdmin, ReadOnlyAdmin[Message]):
         "attempts",
         "claimed_at",
         "was_uncertain",
+        "override_opt_out",
+        "needs_decision",
         "announce_at",
         "delivered",
     ]
@@ -506,7 +474,7 @@ class MessageAdmin(DecidingAdmin, ReadOnlyAdmin[Message]):
 
     @admin.display(description=pgettext_lazy("column", "who"))
     def number(self, message: Message) -> SafeString:
-        return _named(message.conversation.contact)
+        return named(message.conversation.contact)
 
     @admin.display(description=_("text"))
     def excerpt(self, message: Message) -> SafeString:
@@ -646,6 +614,29 @@ def _tell_what_became_of(request: HttpRequest, message: Message, *, is_repeated:
         messages.add_message(request, level, _("Your reply: %s.") % status)
 
 
+def _opted_out(contact: Contact, site: str) -> dict[str, Any] | None:
+    """What is to be said of somebody who wants no messages: since when, why, and the way back."""
+    if contact.opted_out_at is None:
+        return None
+    # There is none where a list was taken over that another system kept.
+    changes = contact.consent_changes.using(database()).filter(changed_at=contact.opted_out_at)
+    change = changes.select_related("message").defer("message__delivery").last()
+    _out, words = consent.words()
+    return {
+        "since": contact.opted_out_at,
+        "text": change and _where(change, site),
+        "words": ", ".join(sorted(word.upper() for word in words)),
+    }
+
+
+def _where(change: ConsentChange, site: str) -> str:
+    """The address of the thread that ends with the text which made the change."""
+    message = change.message
+    name, query = f"{site}:django_ninebits_conversation_change", {"before": message.pk + 1}
+    address = reverse(name, args=[message.conversation_id], query=query)
+    return f"{address}#nb-message-{message.pk}"
+
+
 def _by_name(field: str, term: str) -> Q:
     """Every word of it, in any order."""
     return reduce(and_, (Q(**{f"{field}__icontains": word}) for word in term.split()), Q())
@@ -663,13 +654,6 @@ def _by_number(field: str, term: str) -> Q:
     with suppress(InvalidPhoneNumber):
         found |= Q(**{field: subscriber_number(term)})
     return found
-
-
-def _named(contact: Contact) -> SafeString:
-    number = format_html('<span class="nb-number" dir="ltr">{}</span>', contact.phone_number)
-    if not contact.name:
-        return number
-    return format_html('<bdi class="nb-name">{}</bdi> {}', contact.name, number)
 
 
 def _excerpt(text: str) -> SafeString:

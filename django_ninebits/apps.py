@@ -13,9 +13,10 @@ class NinebitsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Bind the system checks."""
+        """Bind the system checks, and what answers texts by itself."""
         # Here, because models cannot be imported before all apps are there.
-        from django_ninebits import checks
+        from django_ninebits import checks, optout
+        from django_ninebits.signals import message_received
 
         for check in (
             checks.check_apps,
@@ -26,3 +27,4 @@ class NinebitsConfig(AppConfig):
             register(check, self.label)
         register(checks.check_deployment, self.label, deploy=True)
         register(checks.check_charset, Tags.database)
+        message_received.connect(optout.answer, dispatch_uid="django_ninebits.optout")

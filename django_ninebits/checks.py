@@ -20,6 +20,9 @@ ninebits.E013  ``GIVE_UP_AFTER`` is malformed
 ninebits.E014  ``ONLY_TO`` is malformed
 ninebits.E015  ``HANDSET_WITHOUT_DEBUG`` is malformed
 ninebits.E016  the simulator's phone is mounted where ``DEBUG`` is off
+ninebits.E017  ``OPT_OUT_WORDS`` is malformed
+ninebits.E018  ``OPT_IN_WORDS`` is malformed, or leads nobody back
+ninebits.E019  ``OPT_OUT_CONFIRMATION`` is malformed
 ninebits.W001  ``API_TOKEN`` is not set
 ninebits.W002  ``SHORT_CODE`` is not set
 ninebits.W003  ``API_URL`` is neither https nor on this machine
@@ -30,6 +33,7 @@ ninebits.W007  the webhook lets in whoever finds it (``check --deploy``)
 ninebits.W008  ``ONLY_TO`` is set (``check --deploy``)
 ninebits.W009  a secret of the webhook is short (``check --deploy``)
 ninebits.W010  ``API_URL`` is on this machine (``check --deploy``)
+ninebits.W011  ``OPT_OUT_CONFIRMATION`` names a word that does not opt in (``check --deploy``)
 =============  ==================================================================================
 """
 
@@ -44,7 +48,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.urls import NoReverseMatch, reverse
 
-from django_ninebits.conf import DEFAULTS, Conf, NotSetYet
+from django_ninebits.conf import DEFAULTS, Conf, NotSetYet, normal
 from django_ninebits.models import Message, database
 
 #: The shortest secret that nobody guesses, in characters.
@@ -78,6 +82,13 @@ _PROPERTIES = {
         "",
         'Use a list of numbers such as ["+2348020000000"], or None to send to everybody.',
     ),
+    "opt_out_words": (
+        "E017",
+        "",
+        'Use a list of words such as ["STOP", "ARRET"], or [] to let nobody opt out by a text.',
+    ),
+    "opt_in_words": ("E018", "", 'Use a list of other words, such as ["START"].'),
+    "opt_out_confirmation": ("E019", "", 'Use a text, or "" to confirm nothing.'),
     "handset_without_debug": ("E015", "", "Leave it out, or use True or False."),
 }
 
@@ -274,7 +285,19 @@ _UNWISE = [
         "API_URL is on this machine, such as the simulator's: nothing reaches a phone.",
         "Leave API_URL out to use 9bits itself.",
     ),
+    (
+        "W011",
+        lambda: _conf.opt_out_words and _names_no_way_back(),
+        "OPT_OUT_CONFIRMATION is not set: it says that START brings messages back, and START is"
+        " not one of OPT_IN_WORDS.",
+        "Set OPT_OUT_CONFIRMATION to a text that names one of them.",
+    ),
 ]
+
+
+def _names_no_way_back() -> bool:
+    is_default = _conf.opt_out_confirmation == DEFAULTS["OPT_OUT_CONFIRMATION"]
+    return is_default and normal("START") not in _conf.opt_in_words
 
 
 def _charset(alias: str) -> str:

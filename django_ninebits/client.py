@@ -84,13 +84,7 @@ def send(call: Mapping[str, str], *, url: str, token: str, deadline: float) -> A
 def _exchange(
     call: Mapping[str, str], url: str, token: str
 ) -> tuple[int, Mapping[str, str], bytes]:
-    with _session().post(
-        url,
-        json=dict(call),
-        auth=_Bearer(token),
-        timeout=_attempt.remaining(),
-        stream=True,
-    ) as response:
+    with _session().call(call, url, _Bearer(token)) as response:
         body = b""
         while len(body) <= MAX_ANSWER and (chunk := response.raw.read(8192)):
             body += chunk
@@ -317,6 +311,24 @@ class _Session(requests.Session):
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("http://", "https://"):
             self.mount(scheme, _Adapter())
+        self._ready: dict[str, tuple[requests.PreparedRequest, Any]] = {}
+
+    def call(self, call: Mapping[str, str], url: str, auth: AuthBase) -> requests.Response:
+        """Post ``call``, and leave the answer's body to be read."""
+        ready, settings = self._made_ready(url, auth)
+        request = ready.copy()
+        request.prepare_body(None, None, json=dict(call))
+        request.prepare_auth(auth)
+        return self.send(request, timeout=_attempt.remaining(), **settings)
+
+    def _made_ready(self, url: str, auth: AuthBase) -> tuple[requests.PreparedRequest, Any]:
+        """What is the same for every call, and takes a quarter of the processor time of one."""
+        if url not in self._ready:
+            request = self.prepare_request(requests.Request("POST", url, auth=auth))
+            # Proxies and certificates, as the environment says.
+            settings = self.merge_environment_settings(request.url, {}, True, None, None)
+            self._ready[url] = request, settings
+        return self._ready[url]
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """Redirects are answers like others: the token goes to no other address."""

@@ -6,6 +6,7 @@ a sentence that names the key and says what to do; the system checks report the 
 
 import base64
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -30,6 +31,9 @@ DEFAULTS: Mapping[str, Any] = {
     "CONCURRENCY": 16,
     "GIVE_UP_AFTER": timedelta(hours=24),
     "ONLY_TO": None,
+    "OPT_OUT_WORDS": ["STOP"],
+    "OPT_IN_WORDS": ["START"],
+    "OPT_OUT_CONFIRMATION": "You will get no more messages from us. Text START to get them again.",
     "HANDSET_WITHOUT_DEBUG": False,
 }
 
@@ -166,6 +170,34 @@ class Conf:
             return None
         return frozenset(_recipient(number) for number in self._list("ONLY_TO"))
 
+    @property
+    def opt_out_words(self) -> frozenset[str]:
+        """The texts that opt out, each ``normal``."""
+        return self._words("OPT_OUT_WORDS")
+
+    @property
+    def opt_in_words(self) -> frozenset[str]:
+        """The texts that opt in again, each ``normal``."""
+        words = self._words("OPT_IN_WORDS")
+        try:
+            opposite = self.opt_out_words
+        except ImproperlyConfigured:
+            # Said where those are read.
+            return words
+        if opposite and not words:
+            raise _wrong("OPT_IN_WORDS", "must not be empty: nobody who opted out could come back")
+        if both := sorted(words & opposite):
+            raise _wrong("OPT_IN_WORDS", f"holds {both[0]!r}, which is one of OPT_OUT_WORDS too")
+        return words
+
+    @property
+    def opt_out_confirmation(self) -> str:
+        """What answers a text that opts out; empty where nothing does."""
+        text = self._value("OPT_OUT_CONFIRMATION")
+        if not isinstance(text, str) or (text and not _can_be_sent(text)):
+            raise _wrong("OPT_OUT_CONFIRMATION", 'must be a text to send, or "" to send none')
+        return text
+
     def unknown_keys(self) -> list[str]:
         """Keys that no setting has, such as a misspelt one."""
         return sorted(str(key) for key in _dict() if key not in DEFAULTS)
@@ -179,6 +211,12 @@ class Conf:
             raise _wrong(key, "must be True or False")
         return value
 
+    def _words(self, key: str) -> frozenset[str]:
+        words = self._list(key)
+        if not all(isinstance(word, str) and normal(word) for word in words):
+            raise _wrong(key, "must be a list of words, each a string that is not empty")
+        return frozenset(map(normal, words))
+
     def _list(self, key: str) -> list[Any]:
         value = self._value(key)
         if value is None and DEFAULTS[key] is None:
@@ -189,6 +227,14 @@ class Conf:
 
 
 conf = Conf()
+
+
+def normal(word: str) -> str:
+    """A word or text in the way that those of ``OPT_OUT_WORDS`` are compared.
+
+    Case, spaces around it, and the ways of writing an accent make no difference.
+    """
+    return unicodedata.normalize("NFC", word.casefold()).strip()
 
 
 def _dict() -> Mapping[Any, Any]:
@@ -239,6 +285,11 @@ def _recipient(number: Any) -> str:
         return subscriber_number(str(number))
     except InvalidPhoneNumber as error:
         raise _wrong("ONLY_TO", f"holds something else than numbers: {error}") from error
+
+
+def _can_be_sent(text: str) -> bool:
+    """Whether it is no mere space, and has neither NUL nor half of a surrogate pair."""
+    return bool(text.strip()) and not re.search("[\0\ud800-\udfff]", text)
 
 
 def _is_http_url(url: str) -> bool:

@@ -24,7 +24,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import gettext_noop, ngettext, ngettext_lazy, pgettext, pgettext_lazy
 
 from django_ninebits import services, wording
-from django_ninebits.exceptions import WrongStatus
+from django_ninebits.exceptions import OptedOut, WrongStatus
 from django_ninebits.models import Conversation, Message, atomic, database
 from django_ninebits.segments import segments
 
@@ -393,7 +393,7 @@ class DecidingAdmin(MessageModelAdmin):
             decided = decide(verb, seen, partial(self._record, request, verb))
         except Changed:
             return self._tell_changed(request, message)
-        except WrongStatus as error:
+        except (WrongStatus, OptedOut) as error:
             messages.warning(request, wording.shown(str(error)))
         except ImproperlyConfigured as error:
             messages.error(request, _WRONG_SETTINGS % error)
@@ -405,7 +405,7 @@ class DecidingAdmin(MessageModelAdmin):
     def _decide_about_selected(
         self, request: HttpRequest, verb: Verb, seen: list[Seen]
     ) -> HttpResponse:
-        done = changed = 0
+        done = changed = opted_out = 0
         try:
             for one in seen:
                 try:
@@ -413,6 +413,8 @@ class DecidingAdmin(MessageModelAdmin):
                     done += 1
                 except WrongStatus:
                     changed += 1
+                except OptedOut:
+                    opted_out += 1
         except ImproperlyConfigured as error:
             messages.error(request, _WRONG_SETTINGS % error)
         if done:
@@ -424,6 +426,15 @@ class DecidingAdmin(MessageModelAdmin):
                 changed,
             )
             messages.warning(request, left % {"count": changed})
+        if opted_out:
+            left = ngettext(
+                "%(count)s message was left alone: the subscriber has opted out, and only they can"
+                " opt in again.",
+                "%(count)s messages were left alone: the subscribers have opted out, and only they"
+                " can opt in again.",
+                opted_out,
+            )
+            messages.warning(request, left % {"count": opted_out})
         address, query = reverse(self._named("message_changelist")), request.GET.get(_FILTERS)
         return HttpResponseRedirect(f"{address}?{query}" if query else address)
 

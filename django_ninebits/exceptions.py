@@ -5,6 +5,7 @@
     NinebitsError
     ├── MessageRefused (ValueError)    nothing was stored: mend the call, call again
     │   ├── InvalidPhoneNumber         the recipient or the sender is no number that can be sent to
+    │   ├── OptedOut                   the subscriber wants no messages: leave it at that
     │   └── RefIdConflict              this ``ref_id`` belongs to another message
     ├── WrongStatus                    the message is in no state for this verb: look at it again
     ├── DeliveryNotUnderstood          what 9bits posted is no text: it is quarantined
@@ -19,6 +20,7 @@ a host that catches ``NinebitsError`` around a call does not hide them.
 
 import traceback
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 
@@ -32,6 +34,17 @@ class MessageRefused(NinebitsError, ValueError):
 
 class InvalidPhoneNumber(MessageRefused):
     """No subscriber can have this number, or no service can send from it."""
+
+
+class OptedOut(MessageRefused):
+    """The subscriber opted out, and only they can opt in again.
+
+    ``opted_out_at`` is when. ``override_opt_out=True`` is for legal notices.
+    """
+
+    def __init__(self, detail: str, opted_out_at: datetime) -> None:
+        super().__init__(detail)
+        self.opted_out_at = opted_out_at
 
 
 class RefIdConflict(MessageRefused):

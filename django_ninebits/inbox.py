@@ -17,6 +17,7 @@ from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
+from django_ninebits import consent
 from django_ninebits.exceptions import (
     DeliveryNotUnderstood,
     NinebitsError,
@@ -151,6 +152,7 @@ def _store(delivery: Delivery, body: bytes) -> Message:
             delivery=body,
             announce_at=now + ANNOUNCE_AFTER,
         )
+        consent.heed(message, _said_at(delivery, now))
         after_commit(lambda: _announce(message))
     return message
 
@@ -163,6 +165,8 @@ def _count_in(conversation: Conversation, delivery: Delivery, now: datetime) -> 
         last_message_at=now,
         last_message_text=delivery.text[:PREVIEW_LENGTH],
         last_message_direction=Message.Direction.INBOUND,
+        last_message_identity="",
+        **({"telco": delivery.telco} if delivery.telco else {}),
         **_session_marks(delivery, now),
     )
 
@@ -171,14 +175,19 @@ def _session_marks(delivery: Delivery, now: datetime) -> dict[str, Case]:
     """The latest session by the date of its text, for replies to use."""
     if not delivery.session_id:
         return {}
-    # A text that claims to come from the future must not keep later sessions out.
-    said_at = min(stored_time(delivery.sent_at), now) if delivery.sent_at else now
+    said_at = _said_at(delivery, now)
     newest = Q(session_at=None) | Q(session_at__lte=said_at)
     # In this order: MariaDB sees the first assignment when it works out the second.
     return {
         "session_id": Case(When(newest, then=Value(delivery.session_id)), default=F("session_id")),
         "session_at": Case(When(newest, then=Value(said_at)), default=F("session_at")),
     }
+
+
+def _said_at(delivery: Delivery, now: datetime) -> datetime:
+    """When the text was sent, where that can be believed."""
+    # What claims to come from the future must not outdo what is said later.
+    return min(stored_time(delivery.sent_at), now) if delivery.sent_at else now
 
 
 def _announce(message: Message) -> None:

@@ -16,7 +16,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models, router, transaction
 from django.db.models import Exists, F, OuterRef, Q
-from django.db.models.functions import Now
+from django.db.models.functions import Lower, Now, Right
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext, pgettext_lazy
@@ -106,8 +106,34 @@ class Contact(models.Model):
     phone_number = SubscriberNumberField(_("phone number"), max_length=32, unique=True)
     name = models.CharField(_("name"), max_length=200, blank=True)
     notes = models.TextField(_("notes"), blank=True)
-    opted_out_at = models.DateTimeField(_("opted out at"), null=True, blank=True, editable=False)
+    opted_out_at = models.DateTimeField(
+        _("opted out at"),
+        null=True,
+        blank=True,
+        editable=False,
+        help_text=_("Nothing is sent to them from then on. Only a text of theirs clears it."),
+    )
+    consent_at = models.DateTimeField(
+        _("consent's latest text"),
+        null=True,
+        editable=False,
+        help_text=_("When the latest text was sent that opts out or in, whatever it changed."),
+    )
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
+    # What the inbox is searched by. The database itself keeps them right, however rows are written.
+    last_digits = models.GeneratedField(
+        expression=Right("phone_number", 4),
+        output_field=models.CharField(max_length=4),
+        db_persist=True,
+        db_index=True,
+    )
+    name_key = models.GeneratedField(
+        expression=Lower("name"),
+        # In small letters some are two.
+        output_field=models.CharField(max_length=400),
+        db_persist=True,
+        db_index=True,
+    )
 
     class Meta:
         verbose_name = _("contact")
@@ -131,13 +157,19 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         Writes only when there is none, and then contact and conversation are each written at once:
         many callers at the same instant all get the same rows.
         """
+        found = self.found_between(phone_number, short_code)
+        return self.open_between(phone_number, short_code) if found is None else found
+
+    def found_between(self, phone_number: str, short_code: str) -> "Conversation | None":
+        """The same with its contact, if there is one; writes nothing."""
         # Sender IDs are compared like this because one of the databases cannot do otherwise.
         found = self.select_related("contact").filter(
             contact__phone_number=phone_number, short_code__iexact=short_code
         )
-        conversation = found.first()
-        if conversation is not None:
-            return conversation
+        return found.first()
+
+    def open_between(self, phone_number: str, short_code: str) -> "Conversation":
+        """The same where none was found."""
         contact, _created = Contact.objects.using(self.db).get_or_create(phone_number=phone_number)
         conversation, _created = self.get_or_create(contact=contact, short_code=short_code)
         return conversation
@@ -182,6 +214,14 @@ class Conversation(models.Model):
         blank=True,
         related_name="+",
         verbose_name=_("assignee"),
+        db_index=False,
+    )
+    telco = models.CharField(
+        _("telco"),
+        max_length=MAX_TELCO,
+        blank=True,
+        editable=False,
+        help_text=_("The network that 9bits named last."),
     )
     unread_count = models.PositiveIntegerField(pgettext_lazy("count", "unread"), default=0)
     read_up_to = models.BigIntegerField(
@@ -191,6 +231,20 @@ class Conversation(models.Model):
         help_text=_("The id of the newest message that somebody who may reply has seen."),
     )
     waiting_since = models.DateTimeField(_("waiting since"), null=True, blank=True)
+    undecided_since = models.DateTimeField(
+        _("undecided since"),
+        null=True,
+        blank=True,
+        help_text=_("When the oldest message was written that needs a decision."),
+    )
+    settled_up_to = models.BigIntegerField(
+        _("settled up to"),
+        default=0,
+        editable=False,
+        help_text=_(
+            "The id of the newest message when it was closed: what came until then waits no more."
+        ),
+    )
     last_message_at = models.DateTimeField(
         _("last message at"),
         null=True,
@@ -201,6 +255,12 @@ class Conversation(models.Model):
         _("last message"), max_length=PREVIEW_LENGTH, blank=True, editable=False
     )
     last_message_direction = models.CharField(max_length=10, blank=True, editable=False)
+    last_message_identity = models.CharField(
+        max_length=64,
+        blank=True,
+        editable=False,
+        help_text=_("Of an outbound one, whose status is looked up by it."),
+    )
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
 
     objects = ConversationQuerySet.as_manager()
@@ -213,7 +273,22 @@ class Conversation(models.Model):
                 fields=["contact", "short_code"], name="ninebits_conversation_once"
             )
         ]
-        indexes = [models.Index(fields=["-last_message_at", "-id"], name="ninebits_newest_first")]
+        # What the list of the inbox walks along: see ``folders``.
+        indexes = [
+            models.Index(fields=["last_message_at", "id"], name="ninebits_newest"),
+            models.Index(fields=["status", "last_message_at", "id"], name="ninebits_status_newest"),
+            models.Index(
+                fields=["assignee", "status", "last_message_at", "id"],
+                name="ninebits_assignee_newest",
+            ),
+            models.Index(fields=["waiting_since", "id"], name="ninebits_waiting"),
+            models.Index(fields=["assignee", "waiting_since", "id"], name="ninebits_assignee_wait"),
+            models.Index(fields=["undecided_since", "id"], name="ninebits_undecided"),
+            models.Index(
+                fields=["short_code", "last_message_at", "id"], name="ninebits_code_newest"
+            ),
+            models.Index(fields=["telco", "last_message_at", "id"], name="ninebits_telco_newest"),
+        ]
         # Not translated: Django stores these names when it migrates.
         permissions = [
             ("reply_conversation", "Can reply in conversations"),
@@ -224,54 +299,125 @@ class Conversation(models.Model):
     def __str__(self) -> str:
         return f"{self.contact} · {self.short_code}"
 
+    def recount(self) -> None:
+        """Write down since when it waits, and needs a decision. Whoever calls it holds the row."""
+        Conversation.objects.filter(pk=self.pk).update(
+            waiting_since=self.waits_since(), undecided_since=self.needs_decision_since()
+        )
+
     def waits_since(self) -> datetime | None:
         """What ``waiting_since`` should be: when the oldest text came that nothing has answered.
 
-        An outbound message that is queued, sending, sent or uncertain answers what came before it.
+        An outbound message that is queued, sending, sent or uncertain answers what came before it,
+        and so does whoever closes the conversation.
         """
         messages = self.messages.using(database())
         answers = messages.filter(status__in=Message.ANSWERING)
         answered = answers.order_by("-id").values_list("id", flat=True).first() or 0
-        unanswered = messages.filter(direction=Message.Direction.INBOUND, id__gt=answered)
+        unanswered = messages.filter(
+            direction=Message.Direction.INBOUND,
+            id__gt=answered,
+            # As it is now, whatever was read before.
+            conversation__settled_up_to__lt=F("id"),
+        )
         return unanswered.order_by("id").values_list("created_at", flat=True).first()
 
-    def mark_read_up_to(self, message_id: int) -> None:
+    def needs_decision_since(self) -> datetime | None:
+        """What ``undecided_since`` should be."""
+        undecided = self.messages.using(database()).filter(needs_decision=True)
+        return undecided.order_by("id").values_list("created_at", flat=True).first()
+
+    def close(self, seen: int) -> bool:
+        """There is nothing to do here, as far as the message ``seen``: nobody waits any more, and
+        no message needs a decision.
+
+        Returns whether it was done. It is not where a text came after that message.
+        """
+        mine = Conversation.objects.filter(pk=self.pk)
+        messages = Message.objects.using(database()).filter(conversation=self)
+        news = messages.filter(direction=Message.Direction.INBOUND, id__gt=seen)
+        with atomic():
+            # Nobody stores a text in it from here on.
+            if not mine.filter(status=self.Status.OPEN).hold() or news.exists():
+                return False
+            newest = messages.order_by("-id").values_list("id", flat=True).first()
+            mine.update(
+                status=self.Status.CLOSED,
+                settled_up_to=newest or 0,
+                waiting_since=None,
+                undecided_since=None,
+            )
+            messages.filter(needs_decision=True).update(needs_decision=False)
+        return True
+
+    def reopen(self) -> bool:
+        """Take the closing back: whatever was not answered or decided counts again.
+
+        Returns whether it was done.
+        """
+        mine = Conversation.objects.filter(pk=self.pk, status=self.Status.CLOSED)
+        with atomic():
+            if not mine.update(status=self.Status.OPEN, settled_up_to=0):
+                return False
+            Message.objects.filter(conversation=self, status__in=Message.UNDECIDED).update(
+                needs_decision=True
+            )
+            self.recount()
+        return True
+
+    def assign(self, user: Any) -> bool:
+        """To this user, or to nobody. Returns whether it was assigned otherwise before."""
+        mine = Conversation.objects.filter(pk=self.pk)
+        other = ~Q(assignee=user) | Q(assignee=None) if user else Q(assignee__isnull=False)
+        return bool(mine.filter(other).update(assignee=user))
+
+    def mark_read_up_to(self, message_id: int) -> bool:
         """Somebody who may reply has seen the messages up to this one.
 
-        Later texts stay unread. Writes nothing where nothing is unread.
+        Later texts stay unread. Writes nothing where nothing is unread; returns whether it did.
         """
         if not self.unread_count:
-            return
+            return False
         mine = Conversation.objects.filter(pk=self.pk)
         with atomic():
             # Nobody stores a text in it from here on, so the count is right when it is written.
-            if mine.filter(read_up_to__lt=message_id).update(read_up_to=message_id):
-                unread = Message.objects.using(database()).filter(
-                    conversation=self, direction=Message.Direction.INBOUND, id__gt=message_id
-                )
-                mine.update(unread_count=unread.count())
+            if not mine.filter(read_up_to__lt=message_id).update(read_up_to=message_id):
+                return False
+            unread = Message.objects.using(database()).filter(
+                conversation=self, direction=Message.Direction.INBOUND, id__gt=message_id
+            )
+            mine.update(unread_count=unread.count())
+        return True
 
 
 class MessageQuerySet(models.QuerySet["Message"]):
     """What the outbox and the sweeps ask of messages, in words."""
 
     def due(self, now: datetime) -> Self:
-        """Queued messages whose time has come, the more urgent first."""
-        return self.filter(status=Message.Status.QUEUED, due_at__lte=now).order_by(
-            "-priority", "due_at", "id"
-        )
+        """Queued messages whose time has come, in no order."""
+        # All priorities there are, so that each is a range of the index.
+        priorities = Message.PRIORITIES
+        return self.filter(status=Message.Status.QUEUED, priority__in=priorities, due_at__lte=now)
+
+    def in_turn(self, now: datetime) -> Self:
+        """The same, the more urgent first, then what is due the longest."""
+        # In this order the index has them, so that the first are found however many there are.
+        waiting = self.filter(status=Message.Status.QUEUED, due_at__lte=now)
+        return waiting.order_by("-priority", "due_at", "id")
 
     def next_in_conversation(self, now: datetime) -> Self:
         """Without those that an earlier message of their conversation holds back.
 
         That is one being sent, or one queued that is due or was tried before. What is scheduled
-        and untried holds back nobody.
+        and untried holds back nobody. What is not scheduled was due when it was written, whatever
+        the clock has shown since.
         """
         earlier = Message.objects.filter(
             conversation=OuterRef("conversation"), id__lt=OuterRef("id")
         ).filter(
             Q(status=Message.Status.SENDING)
-            | Q(status=Message.Status.QUEUED) & (Q(due_at__lte=now) | Q(attempts__gt=0))
+            | Q(status=Message.Status.QUEUED)
+            & (Q(send_at=None) | Q(due_at__lte=now) | Q(attempts__gt=0))
         )
         return self.filter(~Exists(earlier))
 
@@ -300,9 +446,13 @@ class Message(models.Model):
     #: What counts as an answer to the texts before it.
     ANSWERING = (Status.QUEUED, Status.SENDING, Status.SENT, Status.UNCERTAIN)
 
+    #: What a person decides about: whether it arrived, or is sent again.
+    UNDECIDED = (Status.FAILED, Status.UNCERTAIN)
+
     #: ``priority`` of what ``send_many`` queues, and of single messages: higher leaves first.
     BULK = 0
     SINGLE = 10
+    PRIORITIES = (SINGLE, BULK)
 
     conversation = models.ForeignKey(
         Conversation,
@@ -355,7 +505,19 @@ class Message(models.Model):
         default=False,
         help_text=_("Sent again although an attempt may have arrived: it cannot end as failed."),
     )
+    needs_decision = models.BooleanField(
+        _("needs a decision"),
+        default=False,
+        help_text=_(
+            "Failed or uncertain, and nobody has decided or closed the conversation since."
+        ),
+    )
     error = models.TextField(_("error"), blank=True)
+    override_opt_out = models.BooleanField(
+        _("in spite of opt-out"),
+        default=False,
+        help_text=_("Also to somebody who opted out, such as a legal notice."),
+    )
     delivery = models.BinaryField(
         _("delivery"), null=True, help_text=_("An inbound text's bytes, as they came.")
     )
@@ -371,11 +533,15 @@ class Message(models.Model):
         verbose_name = _("message")
         verbose_name_plural = _("messages")
         ordering = ["id"]
+        constraints = [
+            # Those of ``PRIORITIES``: no worker would ever find another.
+            models.CheckConstraint(condition=Q(priority__in=[0, 10]), name="ninebits_priority")
+        ]
         indexes = [
             models.Index(fields=["conversation", "id"], name="ninebits_thread"),
             models.Index(fields=["session_id"], name="ninebits_session"),
             models.Index(fields=["ref_id"], name="ninebits_reference"),
-            models.Index(fields=["status", "due_at"], name="ninebits_due"),
+            models.Index(fields=["status", "-priority", "due_at", "id"], name="ninebits_due"),
             models.Index(fields=["status", "expires_at"], name="ninebits_expiry"),
             models.Index(fields=["announce_at"], name="ninebits_announce"),
         ]
@@ -431,6 +597,39 @@ class Attempt(models.Model):
 
     def __str__(self) -> str:
         return f"{self.number}: {self.get_outcome_display()}"
+
+
+class ConsentChange(models.Model):
+    """A subscriber opted out, or in again, and the text that said so. Kept for ever."""
+
+    class Became(models.TextChoices):
+        OPTED_OUT = "opted_out", pgettext_lazy("contact", "opted out")
+        OPTED_IN = "opted_in", pgettext_lazy("contact", "opted in again")
+
+    contact = models.ForeignKey(
+        Contact,
+        on_delete=models.PROTECT,
+        related_name="consent_changes",
+        verbose_name=_("contact"),
+    )
+    message = models.OneToOneField(
+        Message,
+        on_delete=models.PROTECT,
+        related_name="consent_change",
+        verbose_name=_("message"),
+    )
+    became = models.CharField(
+        pgettext_lazy("contact", "became"), max_length=10, choices=Became.choices
+    )
+    changed_at = models.DateTimeField(_("changed at"))
+
+    class Meta:
+        verbose_name = _("change of consent")
+        verbose_name_plural = _("changes of consent")
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return self.get_became_display()
 
 
 class QuarantinedDelivery(models.Model):

@@ -7,12 +7,17 @@ Whoever loses one of them changes nothing. Between the two no transaction, lock 
 import logging
 import random
 import time
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from operator import attrgetter
+from functools import reduce
+from operator import attrgetter, or_
 from typing import Any
 
-from django.db.models import F
+from django.db import Error, OperationalError, transaction
+from django.db.models import F, Q
 from django.dispatch import Signal
 from django.utils import timezone
 
@@ -50,6 +55,7 @@ LOST = "The process that was sending it did not report what became of it."
 EXPIRED = "Expired before it could be sent."
 GIVEN_UP = "Given up: it could not be sent in time."
 NOT_IN_ONLY_TO = "not in ONLY_TO"
+OPTED_OUT = "opted out"
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,10 @@ class Outcome:
     began_at: datetime = field(default_factory=timezone.now)
     seconds: float = 0.0
 
+    @property
+    def ended_at(self) -> datetime:
+        return self.began_at + timedelta(seconds=self.seconds)
+
     def learnt(self) -> dict[str, Any]:
         """All of it, as it is kept."""
         told: dict[str, Any] = {"began_at": self.began_at, "seconds": self.seconds}
@@ -91,8 +101,8 @@ def claim_due(limit: int, *, rather_than: int | None = None) -> list[Claim]:
     """Claim up to ``limit`` messages that are due; each then belongs to the caller alone.
 
     The message ``rather_than`` is claimed only where there is no other. What may not be sent any
-    more (expired, given up, not in ``ONLY_TO``) fails on the way. Raises ``ImproperlyConfigured``
-    before anything is claimed.
+    more (expired, given up, opted out, not in ``ONLY_TO``) fails on the way. Raises
+    ``ImproperlyConfigured`` before anything is claimed.
     """
     if rather_than is not None:
         others = _claim(Message.objects.exclude(pk=rather_than), limit)
@@ -103,7 +113,8 @@ def claim_due(limit: int, *, rather_than: int | None = None) -> list[Claim]:
 
 def is_any_due() -> bool:
     """Whether there is anything to claim, or to fail because it may not be sent any more."""
-    return _due(Message.objects.all(), timezone.now()).exists()
+    now = timezone.now()
+    return Message.objects.using(database()).due(now).next_in_conversation(now).exists()
 
 
 def send_now(message_id: int) -> None:
@@ -121,6 +132,38 @@ def attempt(claim: Claim) -> Outcome:
     except SendError as problem:
         error = problem
     return Outcome(claim, error, answer, began_at, time.monotonic() - began)
+
+
+def record_together(outcomes: list[Outcome]) -> list[Outcome]:
+    """Record those that were accepted, all at once → those that are still to be recorded.
+
+    Where one was taken for lost meanwhile, or the database fails, that is all of them.
+    """
+    accepted = [outcome for outcome in outcomes if outcome.error is None]
+    with suppress(Error):
+        if accepted and _accept(accepted):
+            return [outcome for outcome in outcomes if outcome.error is not None]
+    return outcomes
+
+
+def _accept(outcomes: list[Outcome]) -> bool:
+    attempts = [(outcome.claim.message_id, outcome.claim.attempt) for outcome in outcomes]
+    changes = {"status": Message.Status.SENT, "error": ""}
+    with atomic():
+        if not _change_all(attempts, Message.Status.SENDING, changes):
+            return False
+        Attempt.objects.using(database()).bulk_create(
+            Attempt(message_id=message_id, number=number, **outcome.learnt())
+            for (message_id, number), outcome in zip(attempts, outcomes, strict=True)
+        )
+        after_commit(lambda: _announce_sent([message_id for message_id, _number in attempts]))
+    return True
+
+
+def _announce_sent(message_ids: list[int]) -> None:
+    if message_sent.has_listeners(Message):
+        for message in Message.objects.using(database()).filter(pk__in=message_ids):
+            announce(message_sent, message)
 
 
 def record(outcome: Outcome) -> None:
@@ -164,7 +207,8 @@ def settle_lost() -> int:
 def _lose(message: Message) -> bool:
     is_mine = move(message, Message.Status.UNCERTAIN, error=LOST)
     if is_mine:
-        told = {"began_at": message.claimed_at, "outcome": Attempt.Outcome.UNKNOWN, "answer": LOST}
+        # ``claimed_at`` is in UTC also where the host's other times are not.
+        told = {"began_at": message.sent_date, "outcome": Attempt.Outcome.UNKNOWN, "answer": LOST}
         _keep(message.pk, message.attempts, told, is_late=False)
     return is_mine
 
@@ -202,21 +246,24 @@ def move(message: Message, to: Message.Status, **changes: Any) -> bool:
     Returns whether it was done; then ``message`` is changed too, and the signal follows commit.
     """
     before = message.status
-    mine = Message.objects.filter(pk=message.pk, status=before, attempts=message.attempts)
-    recount = (before in Message.ANSWERING) != (to in Message.ANSWERING)
+    mine = _unchanged(message)
+    needs_decision = to in Message.UNDECIDED
+    recount = (
+        (before in Message.ANSWERING) != (to in Message.ANSWERING)
+        or needs_decision
+        or before in Message.UNDECIDED
+    )
     with atomic():
         if recount:
             # The conversation is written before its messages, as everywhere.
             Conversation.objects.filter(pk=message.conversation_id).hold()
-        if not mine.update(status=to, **changes):
+        changes = {"status": to, "needs_decision": needs_decision, **changes}
+        if not mine.update(**changes):
             return False
-        for field, value in {"status": to, **changes}.items():
+        for field, value in changes.items():
             setattr(message, field, value)
         if recount:
-            waiting_since = message.conversation.waits_since()
-            Conversation.objects.filter(pk=message.conversation_id).update(
-                waiting_since=waiting_since
-            )
+            message.conversation.recount()
         signal = _SIGNALS.get(to)
         if signal is not None and to != before:
             after_commit(lambda: announce(signal, message))
@@ -239,14 +286,34 @@ _OUTCOMES: dict[type[SendError], Attempt.Outcome] = {
 _AWAITING_AN_OUTCOME = {Message.Status.SENDING, Message.Status.UNCERTAIN}
 
 
-def _due(messages: MessageQuerySet, now: datetime) -> MessageQuerySet:
-    return messages.using(database()).due(now).next_in_conversation(now)
+def _unchanged(message: Message) -> MessageQuerySet:
+    return Message.objects.filter(pk=message.pk, status=message.status, attempts=message.attempts)
+
+
+def _change_all(
+    attempts: Iterable[tuple[int, int]], status: Message.Status, changes: dict[str, Any]
+) -> bool:
+    """Change the messages of all these attempts (id, number), or none where one has moved on.
+
+    Within a transaction of the caller's, which is undone then.
+    """
+    messages = defaultdict[int, list[int]](list)
+    for message_id, number in attempts:
+        messages[number].append(message_id)
+    same = (Q(attempts=number, pk__in=ids) for number, ids in messages.items())
+    changed = Message.objects.filter(reduce(or_, same, _NONE), status=status).update(**changes)
+    is_all = changed == sum(map(len, messages.values()))
+    transaction.set_rollback(not is_all, using=database())
+    return is_all
+
+
+_NONE = Q(pk__in=[])
 
 
 def _claim(messages: MessageQuerySet, limit: int) -> list[Claim]:
     now = timezone.now()
-    due = _due(messages, now).select_related("conversation__contact")
-    candidates = list(due[:limit])
+    in_turn = messages.using(database()).in_turn(now).next_in_conversation(now)
+    candidates = list(in_turn.select_related("conversation__contact")[:limit])
     if not candidates:
         return []
     only_to = conf.only_to
@@ -258,11 +325,11 @@ def _claim(messages: MessageQuerySet, limit: int) -> list[Claim]:
         else:
             end(message, reason)
     url, token, timeout = conf.api_url, conf.api_token, conf.timeout
-    with atomic(durable=True):
-        # In one order, so that two claimers never wait for each other.
-        in_order = sorted(sendable, key=attrgetter("pk"))
-        claims = {message.pk: _claim_one(message, url, token, timeout) for message in in_order}
-    return [claim for message in sendable if (claim := claims[message.pk]) is not None]
+    deadline, now = time.monotonic() + timeout, timezone.now()
+    return [
+        Claim(message.pk, message.attempts + 1, _call(message, now), url, token, deadline)
+        for message in _begin(sendable, now)
+    ]
 
 
 def _why_not(message: Message, now: datetime, only_to: frozenset[str] | None) -> str | None:
@@ -270,27 +337,37 @@ def _why_not(message: Message, now: datetime, only_to: frozenset[str] | None) ->
         return EXPIRED
     if message.give_up_at is not None and message.give_up_at <= now:
         return f"{GIVEN_UP} {message.error}".strip()
-    if only_to is not None and str(message.conversation.contact.phone_number) not in only_to:
+    contact = message.conversation.contact
+    if contact.opted_out_at is not None and not message.override_opt_out:
+        return OPTED_OUT
+    if only_to is not None and str(contact.phone_number) not in only_to:
         return NOT_IN_ONLY_TO
     return None
 
 
-def _claim_one(message: Message, url: str, token: str, timeout: float) -> Claim | None:
-    deadline = time.monotonic() + timeout
-    now = timezone.now()
-    mine = Message.objects.filter(
-        pk=message.pk, status=Message.Status.QUEUED, attempts=message.attempts
-    )
-    won = mine.update(
-        status=Message.Status.SENDING,
-        attempts=F("attempts") + 1,
-        claimed_at=DatabaseNow(),
-        sent_date=now,
-    )
-    if not won:
-        return None
+def _begin(messages: list[Message], now: datetime) -> list[Message]:
+    """Make queued messages ``sending`` → those with which nobody else was quicker."""
+    changes = {
+        "status": Message.Status.SENDING,
+        "attempts": F("attempts") + 1,
+        "claimed_at": DatabaseNow(),
+        "sent_date": now,
+    }
+    attempts = [(message.pk, message.attempts) for message in messages]
+    # Two who claim some of the same at once may each hold what the other waits for.
+    with suppress(OperationalError), atomic(durable=True):
+        if _change_all(attempts, Message.Status.QUEUED, changes):
+            return messages
+    with atomic(durable=True):
+        # In one order nobody does.
+        in_order = sorted(messages, key=attrgetter("pk"))
+        begun = {message for message in in_order if _unchanged(message).update(**changes)}
+    return [message for message in messages if message in begun]
+
+
+def _call(message: Message, now: datetime) -> dict[str, str]:
     conversation = message.conversation
-    call = write_call(
+    return write_call(
         sender=conversation.short_code,
         to=str(conversation.contact.phone_number),
         text=message.text,
@@ -298,7 +375,6 @@ def _claim_one(message: Message, url: str, token: str, timeout: float) -> Claim 
         ref_id=message.ref_id,
         sent_date=aware_time(now),
     )
-    return Claim(message.pk, message.attempts + 1, call, url, token, deadline)
 
 
 def _try_later(message: Message, error: NotAccepted) -> bool:

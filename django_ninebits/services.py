@@ -5,6 +5,7 @@ it was sent is seen there, or heard from the signals. Called within a transactio
 before it commits, and nothing at all if it does not; until then, texts of that subscriber wait.
 """
 
+import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,7 +24,7 @@ from phonenumbers import PhoneNumber
 from django_ninebits import outbox
 from django_ninebits.conf import conf
 from django_ninebits.dispatch import hint_after_commit
-from django_ninebits.exceptions import MessageRefused, RefIdConflict, WrongStatus
+from django_ninebits.exceptions import MessageRefused, OptedOut, RefIdConflict, WrongStatus
 from django_ninebits.models import (
     PREVIEW_LENGTH,
     Contact,
@@ -36,11 +37,26 @@ from django_ninebits.models import (
 from django_ninebits.phone import service_number, subscriber_number
 from django_ninebits.wire import MAX_ID, outbound_identity, unstorable
 
+logger = logging.getLogger(__name__)
+
 #: How often a bulk batch is stored again when somebody else stored one of its ``ref_id`` meanwhile.
 BULK_TRIES = 3
 
 #: Messages in a batch at most; SQLite takes about three times as many values in a query.
 MAX_BATCH = 10_000
+
+
+class Progress(int):
+    """How many messages ``send_many`` has read so far: a number, with what it left out."""
+
+    opted_out: tuple[int, ...]
+    """The positions of those in the latest batch that were not stored, because the subscribers
+    opted out."""
+
+    def __new__(cls, read: int, opted_out: Iterable[int] = ()) -> "Progress":
+        progress = super().__new__(cls, read)
+        progress.opted_out = tuple(opted_out)
+        return progress
 
 
 def send_sms(
@@ -53,6 +69,7 @@ def send_sms(
     author: AbstractBaseUser | None = None,
     send_at: datetime | None = None,
     expires_at: datetime | None = None,
+    override_opt_out: bool = False,
 ) -> Message:
     """Queue a message to anybody → its row.
 
@@ -60,10 +77,11 @@ def send_sms(
     ``SHORT_CODE``. ``session_id``: by default the conversation's. ``ref_id``: the idempotency key,
     by default a new one; used again with the same recipient and text, the first message comes back
     and nothing is sent, even where the first failed. ``send_at``: not before; ``expires_at``: not
-    after.
+    after. ``override_opt_out``: also to somebody who opted out, for legal notices; it is kept at
+    the message.
 
-    Raises ``InvalidPhoneNumber``, ``RefIdConflict`` or another ``MessageRefused``; then nothing is
-    stored.
+    Raises ``InvalidPhoneNumber``, ``OptedOut``, ``RefIdConflict`` or another ``MessageRefused``;
+    then nothing is stored.
     """
     return _queue(
         _draft(
@@ -75,6 +93,7 @@ def send_sms(
             author=author,
             send_at=send_at,
             expires_at=expires_at,
+            override_opt_out=override_opt_out,
         )
     )
 
@@ -87,6 +106,7 @@ def reply(
     author: AbstractBaseUser | None = None,
     send_at: datetime | None = None,
     expires_at: datetime | None = None,
+    override_opt_out: bool = False,
 ) -> Message:
     """Queue an answer → its row.
 
@@ -112,6 +132,7 @@ def reply(
             author=author,
             send_at=send_at,
             expires_at=expires_at,
+            override_opt_out=override_opt_out,
         )
     )
 
@@ -120,7 +141,7 @@ def send_many(
     messages: Iterable[Mapping[str, Any]],
     *,
     batch_size: int = 1000,
-    progress: Callable[[int], object] | None = None,
+    progress: Callable[[Progress], object] | None = None,
 ) -> int:
     """Queue any number of messages for a worker → how many are new.
 
@@ -128,33 +149,41 @@ def send_many(
     time, and each batch is stored whole or not at all: one that holds a message that cannot be sent
     raises ``MessageRefused`` with its position (from 0), the batches before it being stored. So a
     call that failed or was cut off can be made again where each message has a ``ref_id``: those
-    stored already are not stored again. ``progress`` is called after each batch with the number of
-    messages read so far.
+    stored already are not stored again. Messages to subscribers who opted out are left out.
+    ``progress`` is called after each batch with the number of messages read so far, which names the
+    positions that were left out of it: see ``Progress``.
 
     Bulk leaves after single messages, and does not by itself list a conversation in the inbox.
     """
     if not 1 <= batch_size <= MAX_BATCH:
         raise ValueError(f"batch_size must be from 1 to {MAX_BATCH}.")
     numbered = enumerate(messages)
-    stored = read = 0
+    stored = read = left_out = 0
     while batch := [_numbered_draft(*item) for item in islice(numbered, batch_size)]:
-        stored += _store_batch(batch)
+        new, opted_out = _store_batch(batch)
+        stored += new
         read += len(batch)
+        left_out += len(opted_out)
         if progress is not None:
-            progress(read)
+            progress(Progress(read, opted_out))
+    if left_out:
+        logger.info("%s of %s messages were left out: subscribers opted out", left_out, read)
     return stored
 
 
 def retry(message: Message) -> Message:
     """Send a failed or uncertain message again; a worker does. It may arrive twice if uncertain.
 
-    Raises ``WrongStatus`` where it is neither, or has expired.
+    Raises ``WrongStatus`` where it is neither, or has expired, and ``OptedOut`` where the
+    subscriber has opted out since.
     """
     message.refresh_from_db(using=database())
     _require(message, Message.Status.FAILED, Message.Status.UNCERTAIN)
     now = timezone.now()
     if message.expires_at is not None and message.expires_at <= now:
         raise WrongStatus(f"Message {message.pk} has expired: write a new one.")
+    contact = Contact.objects.using(database()).get(conversations=message.conversation_id)
+    _require_consent(contact, override_opt_out=message.override_opt_out)
     return _moved(
         message,
         Message.Status.QUEUED,
@@ -198,6 +227,7 @@ class _Draft:
     author: AbstractBaseUser | None
     send_at: datetime | None
     expires_at: datetime | None
+    override_opt_out: bool
 
     @classmethod
     def of(
@@ -211,6 +241,7 @@ class _Draft:
         author: AbstractBaseUser | None = None,
         send_at: datetime | None = None,
         expires_at: datetime | None = None,
+        override_opt_out: bool = False,
     ) -> "_Draft":
         """Checked, and in the one way that things are stored."""
         send_at, expires_at = _moment("send_at", send_at), _moment("expires_at", expires_at)
@@ -229,6 +260,7 @@ class _Draft:
             author=_author(author),
             send_at=send_at,
             expires_at=expires_at,
+            override_opt_out=_bool("override_opt_out", override_opt_out),
         )
 
     @property
@@ -259,6 +291,7 @@ class _Draft:
             due_at=due_at,
             expires_at=self.expires_at,
             give_up_at=due_at + conf.give_up_after,
+            override_opt_out=self.override_opt_out,
         )
 
     def is_same_as(self, first: Message) -> bool:
@@ -283,7 +316,7 @@ def _queue(draft: _Draft) -> Message:
 
 
 def _store(draft: _Draft) -> Message:
-    conversation = Conversation.objects.using(database()).between(draft.to, draft.sender)
+    conversation = _open(draft)
     now = timezone.now()
     message = draft.row(conversation, now, priority=Message.SINGLE)
     with atomic():
@@ -292,6 +325,7 @@ def _store(draft: _Draft) -> Message:
             last_message_at=now,
             last_message_text=draft.text[:PREVIEW_LENGTH],
             last_message_direction=Message.Direction.OUTBOUND,
+            last_message_identity=draft.identity,
         )
         # They leave before it, so they must not wait for the rest of their bulk.
         Message.objects.filter(
@@ -301,6 +335,27 @@ def _store(draft: _Draft) -> Message:
         if draft.send_at is None or draft.send_at <= now:
             hint_after_commit([message.pk])
     return message
+
+
+def _open(draft: _Draft) -> Conversation:
+    """Its conversation, opened if need be; but nothing is written where ``OptedOut`` is raised."""
+    conversations = Conversation.objects.using(database())
+    found = conversations.found_between(draft.to, draft.sender)
+    if found is not None:
+        _require_consent(found.contact, override_opt_out=draft.override_opt_out)
+        return found
+    # They may have opted out on another short code.
+    contact = Contact.objects.using(database()).filter(phone_number=draft.to).first()
+    if contact is not None:
+        _require_consent(contact, override_opt_out=draft.override_opt_out)
+    return conversations.open_between(draft.to, draft.sender)
+
+
+def _require_consent(contact: Contact, *, override_opt_out: bool) -> None:
+    if contact.opted_out_at is not None and not override_opt_out:
+        raise OptedOut(
+            "The subscriber has opted out, and only they can opt in again.", contact.opted_out_at
+        )
 
 
 def _first_with(drafts: list[_Draft]) -> dict[str | None, Message]:
@@ -319,26 +374,47 @@ def _same(draft: _Draft, first: Message) -> Message:
     return first
 
 
-def _store_batch(batch: list[tuple[int, _Draft]]) -> int:
+def _store_batch(batch: list[tuple[int, _Draft]]) -> tuple[int, list[int]]:
+    """How many are new, and the positions of those whose subscribers opted out."""
     for _try in range(BULK_TRIES - 1):
         # Somebody else may store one of them after it was looked for.
         with suppress(IntegrityError):
-            return _store_all(_new_ones(batch))
-    return _store_all(_new_ones(batch))
+            return _store_what_is_new(batch)
+    return _store_what_is_new(batch)
 
 
-def _new_ones(batch: list[tuple[int, _Draft]]) -> list[_Draft]:
-    """Those that are not stored yet, each once."""
+def _store_what_is_new(batch: list[tuple[int, _Draft]]) -> tuple[int, list[int]]:
+    unknown = _without_stored(batch)
+    opted_out = _opted_out({draft.to for _position, draft in unknown})
+    unwanted = {
+        position
+        for position, draft in unknown
+        if draft.to in opted_out and not draft.override_opt_out
+    }
+    wanted = [(position, draft) for position, draft in unknown if position not in unwanted]
+    return _store_all(_each_once(wanted)), sorted(unwanted)
+
+
+def _without_stored(batch: list[tuple[int, _Draft]]) -> list[tuple[int, _Draft]]:
     firsts = _first_with([draft for _position, draft in batch])
-    new: dict[str, _Draft] = {}
     for position, draft in batch:
-        first = firsts.get(draft.identity)
-        twin = new.setdefault(draft.identity, draft)
-        if first is not None:
+        if (first := firsts.get(draft.identity)) is not None:
             with _named(position):
                 _same(draft, first)
-            del new[draft.identity]
-        elif not draft.is_same_as_draft(twin):
+    return [(position, draft) for position, draft in batch if draft.identity not in firsts]
+
+
+def _opted_out(numbers: set[str]) -> set[str]:
+    """Those of subscribers who opted out."""
+    contacts = Contact.objects.using(database()).filter(phone_number__in=numbers)
+    opted_out = contacts.filter(opted_out_at__isnull=False)
+    return set(map(str, opted_out.values_list("phone_number", flat=True)))
+
+
+def _each_once(drafts: list[tuple[int, _Draft]]) -> list[_Draft]:
+    new: dict[str, _Draft] = {}
+    for position, draft in drafts:
+        if not draft.is_same_as_draft(new.setdefault(draft.identity, draft)):
             raise MessageRefused(
                 f"Message {position}: its ref_id {draft.ref_id!r} was given before in this batch,"
                 " with another recipient, sender or text."
@@ -468,6 +544,12 @@ def _moment(name: str, moment: datetime | None) -> datetime | None:
     if not settings.USE_TZ and timezone.is_aware(moment):
         return timezone.make_naive(moment, timezone.get_default_timezone())
     return moment
+
+
+def _bool(name: str, value: bool) -> bool:
+    if not isinstance(value, bool):
+        raise MessageRefused(f"{name} must be True or False.")
+    return value
 
 
 def _author(author: AbstractBaseUser | None) -> AbstractBaseUser | None:

@@ -109,7 +109,7 @@ def measure() -> Status:
 def unattended() -> Backlog | None:
     """What has been due for a while although nothing is being sent. One query if nothing has."""
     now = timezone.now()
-    overdue = _messages().filter(status=_Status.QUEUED, due_at__lte=now - UNATTENDED_AFTER)
+    overdue = _messages().due(now - UNATTENDED_AFTER)
     found = overdue.aggregate(count=Count("status"), since=Min("due_at"))
     # What an earlier message of its conversation holds back waits for 9bits, not for a worker.
     if not found["count"] or not overdue.next_in_conversation(now).exists():
@@ -126,7 +126,7 @@ def _messages() -> MessageQuerySet:
 def _outbound(now: datetime) -> Iterable[Any]:
     is_due = Q(due_at__lte=now)
     statuses = [_Status.QUEUED, _Status.SENDING, _Status.UNCERTAIN]
-    # Nothing that is not in the index on status and due_at.
+    # Nothing that is not in the index on status, priority and due_at.
     return (
         _messages()
         .filter(status__in=statuses)
@@ -189,8 +189,12 @@ def _unannounced(now: datetime) -> dict[str, Any]:
 
 
 def _last_text_at() -> datetime | None:
-    # No text has a ``due_at``: said so that an index leads to the newest.
-    texts = _messages().filter(status=_Status.RECEIVED, due_at=None).order_by("-id")
+    # Each text has this priority and no ``due_at``: said so that an index leads to the newest.
+    texts = (
+        _messages()
+        .filter(status=_Status.RECEIVED, priority=Message.SINGLE, due_at=None)
+        .order_by("-id")
+    )
     return _aware(texts.values_list("created_at", flat=True).first())
 
 

@@ -40,6 +40,7 @@ _SENTENCES = [
         " Use a new ref_id for a new message."
     ),
     _("Message %(id)s has expired: write a new one."),
+    _("The subscriber has opted out, and only they can opt in again."),
     _("Message %(id)s is %(status)s, not %(one)s or %(other)s."),
     _("Message %(id)s is %(status)s, not %(one)s."),
     _("Somebody else has just changed message %(id)s: look at it again."),
@@ -50,6 +51,7 @@ _SENTENCES = [
     _("Given up: it could not be sent in time."),
     _("Given up: it could not be sent in time. %(reason)s"),
     _("not in ONLY_TO"),
+    _("opted out"),
     _("9bits answered %(http)s with status_code %(code)s: %(words)s"),
     _("9bits answered %(http)s: %(words)s"),
     _("%(error)s: no answer before the deadline"),

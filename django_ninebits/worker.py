@@ -7,8 +7,9 @@ import logging
 import queue
 import random
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from operator import attrgetter
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, InterfaceError, OperationalError, connections
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 POLL_EVERY = 1.0
 SWEEP_EVERY = 10.0
 RECOVER_AFTER = 1.0
+
+#: Seconds in which attempts that end are recorded, and replaced, together.
+GROUP = 0.003
 
 #: After how many answers in a row that nothing was accepted 9bits counts as down.
 FAILURES = 5
@@ -110,7 +114,7 @@ class Worker:
         self._stopping = False
         # A signal handler may put into it whatever the thread it interrupts is doing; an Event has
         # a lock that this thread may be holding.
-        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._wake: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._in_flight: set[Future[outbox.Outcome]] = set()
         self._unrecorded: list[outbox.Outcome] = []
         self._next_sweep = 0.0
@@ -131,9 +135,9 @@ class Worker:
                 while not self._stopping:
                     more = self._round(threads, patient=not once)
                     if self._in_flight:
-                        wait(self._in_flight, POLL_EVERY, FIRST_COMPLETED)
+                        self._pause(POLL_EVERY)
                         # What completes within milliseconds is recorded and replaced together.
-                        time.sleep(0.003)
+                        time.sleep(GROUP)
                     elif once and (not more or self._breaker.is_open):
                         break
                     elif not more or self._breaker.is_open:
@@ -155,7 +159,10 @@ class Worker:
             self._complain(problem)
             self._pause(RECOVER_AFTER)
             return True
-        self._in_flight |= {threads.submit(outbox.attempt, claim) for claim in claims}
+        for claim in claims:
+            future = threads.submit(outbox.attempt, claim)
+            future.add_done_callback(self._wake.put)
+            self._in_flight.add(future)
         return more
 
     def _claim(self) -> list[outbox.Claim]:
@@ -163,16 +170,9 @@ class Worker:
         return outbox.claim_due(slots, rather_than=self._breaker.last_message) if slots else []
 
     def _record(self) -> None:
-        done = {future for future in self._in_flight if future.done()}
-        self._in_flight -= done
-        for future in done:
-            error = future.exception()
-            if error is None:
-                self._unrecorded.append(future.result())
-                self._breaker.note(future.result())
-            else:
-                # Its message stays as it is until the sweep makes it uncertain.
-                logger.error("An attempt broke off.\n%s", traceback_without_values(error))
+        self._collect()
+        if self._unrecorded:
+            self._unrecorded = outbox.record_together(self._unrecorded)
         while self._unrecorded:
             try:
                 outbox.record(self._unrecorded[0])
@@ -182,6 +182,23 @@ class Worker:
             except Exception as error:  # noqa: BLE001 - the others need not wait for this one
                 self._complain(error)
             del self._unrecorded[0]
+
+    def _collect(self) -> None:
+        """Take the outcomes of the attempts that have ended."""
+        done = {future for future in self._in_flight if future.done()}
+        self._in_flight -= done
+        ended = []
+        for future in done:
+            error = future.exception()
+            if error is None:
+                ended.append(future.result())
+            else:
+                # Its message stays as it is until the sweep makes it uncertain.
+                logger.error("An attempt broke off.\n%s", traceback_without_values(error))
+        # An early success that is noted late would make failures in a row look like none.
+        for outcome in sorted(ended, key=attrgetter("ended_at")):
+            self._breaker.note(outcome)
+        self._unrecorded += ended
 
     def _sweep(self) -> None:
         if time.monotonic() < self._next_sweep:
@@ -205,8 +222,11 @@ class Worker:
             connections[database()].close_if_unusable_or_obsolete()
 
     def _pause(self, seconds: float) -> None:
+        """Until an attempt ends or ``stop`` is called, but not for longer."""
         with suppress(queue.Empty):
             self._wake.get(timeout=seconds)
+            while True:
+                self._wake.get_nowait()
 
     def _finish(self) -> None:
         """Wait for what is in flight, and for the database if it must be."""

@@ -2,12 +2,16 @@ import shutil
 import threading
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from django_ninebits.simulator import Simulator
 from tests.hooks import Webhook
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
+
+#: Milliseconds for which a browser is waited for, whatever else the machine does.
+PATIENCE = 20_000
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -50,7 +54,7 @@ def chromium():
 def tab(chromium, live_server):
     """A page of a browser in which nothing may be complained of in the console."""
     context = chromium.new_context(base_url=live_server.url)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     complaints = []
     page.on("console", lambda said: complaints.append(said.text))

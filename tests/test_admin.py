@@ -9,6 +9,7 @@ from django.contrib.admin.utils import flatten
 from django.contrib.auth.models import Permission, User
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError, connection
+from django.db.models.signals import pre_save
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -22,6 +23,8 @@ from tests.deliveries import body
 MODELS = ["contact", "conversation", "message", "quarantineddelivery"]
 INBOX = reverse("admin:django_ninebits_conversation_changelist")
 NOT_UNDERSTOOD = body(from_="MTN")
+#: What the page of a contact posts of its changes of consent, which nobody edits.
+NO_CHANGES = {"consent_changes-TOTAL_FORMS": "0", "consent_changes-INITIAL_FORMS": "0"}
 
 pytestmark = pytest.mark.django_db
 
@@ -98,7 +101,8 @@ def shown(response):
 
 
 def listed(client, **query):
-    response = client.get(INBOX, query)
+    """Of all, the newest first."""
+    response = client.get(INBOX, {"folder": "all", "order": "newest", **query})
     assert response.status_code == 200
     return list(response.context["cl"].result_list)
 
@@ -233,13 +237,6 @@ def test_the_newest_conversation_is_first(viewer):
     assert listed(viewer) == [first.conversation, second.conversation]
 
 
-def test_at_the_same_time_the_later_conversation_is_first(viewer):
-    conversations(3)
-    Conversation.objects.update(last_message_at=timezone.now())
-    ids = [conversation.pk for conversation in listed(viewer)]
-    assert ids == sorted(ids, reverse=True)
-
-
 def test_bulk_alone_lists_no_conversation(viewer):
     services.send_many([{"to": "08020000009", "text": "An offer"}])
     assert listed(viewer) == []
@@ -297,20 +294,8 @@ def test_unread_texts_are_marked_and_counted(viewer, conversation):
     assert "nb-unread" not in viewer.get(INBOX).text
 
 
-def test_the_unread_ones_can_be_picked(viewer, conversation):
-    other = received("2", from_="2348020000001").conversation
-    Conversation.objects.filter(pk=other.pk).update(unread_count=0)
-    assert listed(viewer, unread="yes") == [conversation]
-    assert len(listed(viewer)) == 2
-
-
-def test_the_filters_can_count(viewer, conversation):
-    response = viewer.get(INBOX, {"_facets": "True", "unread": "yes"})
-    assert "Unread only (1)" in response.text
-
-
 def test_an_empty_inbox_says_what_will_come(viewer):
-    assert "No texts yet." in viewer.get(INBOX).text
+    assert "When somebody texts your short code" in viewer.get(INBOX).text
     assert "No conversation fits." in viewer.get(INBOX, {"q": "nothing"}).text
 
 
@@ -323,7 +308,7 @@ def test_the_inbox_costs_the_same_queries_for_ten_and_a_thousand(viewer):
     Contact.objects.all().delete()
     conversations(1000)
     with CaptureQueriesContext(connection) as thousand:
-        assert len(listed(viewer)) == 100
+        assert len(listed(viewer)) == 50
     assert len(thousand) == len(ten)
 
 
@@ -783,7 +768,7 @@ def test_replies_stay_outside_of_the_transaction_of_a_request(
 
 def test_the_number_of_a_contact_stays_and_the_rest_can_be_edited(person, conversation):
     contact = conversation.contact
-    given = {"name": "Ngozi", "notes": "VIP", "phone_number": "08029999999"}
+    given = {"name": "Ngozi", "notes": "VIP", "phone_number": "08029999999"} | NO_CHANGES
     clerk = person("view_contact", "change_contact")
     assert clerk.post(page_of(contact), given).status_code == 302
     contact.refresh_from_db()
@@ -835,6 +820,158 @@ def test_a_contact_leads_to_its_conversations(superuser, conversation):
     page = superuser.get(page_of(conversation.contact)).text
     assert f'<a href="{page_of(conversation)}">48974</a>' in page
     assert f'<a href="{page_of(other)}">5502</a>' in page
+
+
+# Who opted out
+
+
+def the_text(message):
+    """The address of the thread that ends with it."""
+    return f"{page_of(message.conversation, before=message.pk + 1)}#nb-message-{message.pk}"
+
+
+def banner(response):
+    found = re.search(r'<p class="nb-opted-out">(.*?)</p>', response.text, re.DOTALL)
+    return found and " ".join(re.sub("<[^>]*>", "", found[1]).split())
+
+
+def test_a_thread_says_who_opted_out_since_when_by_which_text_and_the_way_back(viewer, settings):
+    settings.NINEBITS = settings.NINEBITS | {"OPT_IN_WORDS": ["start", "Yes"]}
+    message = received("STOP")
+    received("Hello", to="5502")
+    for conversation in Conversation.objects.all():
+        page = read(viewer, conversation)
+        said = banner(page)
+        assert said.startswith("Opted out since ")
+        assert said.endswith(
+            "by this text. Nothing is sent to them. Only they can change that: by texting"
+            " START, YES."
+        )
+        assert f'<a href="{the_text(message)}">this text</a>' in page.text
+
+
+def test_the_text_that_opted_out_is_where_the_link_leads(viewer):
+    message = received("STOP")
+    received("Hello?")
+    page = viewer.get(the_text(message))
+    assert shown(page) == ["STOP"]
+    assert f'id="nb-message-{message.pk}"' in page.text
+
+
+def test_a_thread_says_who_opted_out_by_no_text(viewer, conversation, settings):
+    received("STOP")
+    received("START")
+    settings.NINEBITS = settings.NINEBITS | {"OPT_OUT_WORDS": [], "OPT_IN_WORDS": []}
+    Contact.objects.update(opted_out_at=timezone.now())
+    assert re.fullmatch(
+        r"Opted out since [^,]+, [^,]+, [^,]+\. Nothing is sent to them\.",
+        banner(read(viewer, conversation)),
+    )
+
+
+def test_a_thread_of_who_opted_in_again_says_nothing(agent):
+    conversation = received("STOP").conversation
+    received("START")
+    page = read(agent, conversation)
+    assert banner(page) is None
+    assert "<textarea" in page.text
+
+
+def test_the_bubbles_of_the_texts_that_changed_it_are_marked(viewer):
+    for text in ("STOP", "STOP", "START", "START", "Hello"):
+        last = received(text)
+    marks = re.findall(r'<strong class="nb-consent">([^<]*)', read(viewer, last.conversation).text)
+    assert marks == ["opted out", "opted in again"]
+
+
+def test_the_bubble_of_what_was_sent_in_spite_of_it_says_so(viewer):
+    conversation = received("STOP").conversation
+    assert "in spite of opt-out" not in read(viewer, conversation).text
+    services.reply(conversation, "Our terms change.", override_opt_out=True)
+    assert "in spite of opt-out" in read(viewer, conversation).text
+
+
+def test_the_thread_of_who_opted_out_has_no_form_and_says_why(agent, viewer):
+    conversation = received("STOP").conversation
+    page = read(agent, conversation)
+    assert "<textarea" not in page.text
+    assert "No reply can be sent" in page.text
+    assert "No reply can be sent" not in read(viewer, conversation).text
+
+
+def test_an_agent_who_reads_the_thread_of_who_opted_out_marks_it_read(agent):
+    conversation = received("STOP").conversation
+    read(agent, conversation)
+    conversation.refresh_from_db()
+    assert conversation.unread_count == 0
+
+
+def test_a_reply_from_a_page_of_before_they_opted_out_is_refused_and_kept(agent, conversation):
+    received("STOP")
+    response = reply(agent, conversation, "On its way")
+    said = "The subscriber has opted out, and only they can opt in again."
+    assert said in response.context["form"].errors["text"]
+    assert "On its way</textarea>" in response.text
+    assert "No reply can be sent" not in response.text
+    assert not outbound().exists()
+
+
+def test_a_thread_of_who_opted_out_costs_one_query_more(viewer, django_assert_num_queries):
+    conversation = received("STOP").conversation
+    with CaptureQueriesContext(connection) as opted_out:
+        read(viewer, conversation)
+    received("START")
+    with django_assert_num_queries(len(opted_out) - 1):
+        read(viewer, conversation)
+
+
+def test_those_who_opted_out_can_be_picked(superuser):
+    received("STOP")
+    received("Hello", from_="2348030000000")
+    contacts = reverse("admin:django_ninebits_contact_changelist")
+    found = [
+        superuser.get(contacts, {"opted_out": chosen}).context["cl"].result_count
+        for chosen in ("yes", "nonsense")
+    ]
+    assert found == [1, 2]
+
+
+def test_a_contact_shows_the_changes_with_their_texts_to_whoever_sees_it(person):
+    messages = [received(text) for text in ("STOP", "START", "stop")]
+    page = person("view_contact").get(page_of(Contact.objects.get()))
+    rows = re.findall(r'<tr class="form-row.*?</tr>', page.text, re.DOTALL)
+    said = [re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", row)).split() for row in rows]
+    assert [row[-1] for row in said] == ["STOP", "START", "stop"]
+    assert [" ".join(row[:2]) for row in said] == ["opted out", "opted in", "opted out"]
+    assert all(the_text(one) in row for one, row in zip(messages, rows, strict=True))
+
+
+def test_nobody_edits_the_changes_of_a_contact(superuser):
+    received("STOP")
+    contact = Contact.objects.get()
+    page = superuser.get(page_of(contact)).text
+    assert "consent_changes-0-became" not in page
+    assert "consent_changes-0-DELETE" not in page
+    one = {"became": "opted_in", "DELETE": "on", "id": contact.consent_changes.get().pk}
+    given = {f"consent_changes-0-{field}": value for field, value in one.items()}
+    counts = {"consent_changes-TOTAL_FORMS": "1", "consent_changes-INITIAL_FORMS": "1"}
+    response = superuser.post(page_of(contact), {"name": "Ngozi"} | counts | given)
+    assert response.status_code == 302
+    assert contact.consent_changes.get().became == "opted_out"
+    contact.refresh_from_db()
+    assert contact.name == "Ngozi"
+
+
+def test_editing_a_contact_does_not_undo_that_they_opted_out_meanwhile(superuser, conversation):
+    def opt_out(instance, **_):
+        Contact.objects.filter(pk=instance.pk).update(opted_out_at=timezone.now())
+
+    pre_save.connect(opt_out, sender=Contact)
+    superuser.post(page_of(conversation.contact), {"name": "Ngozi"} | NO_CHANGES)
+    pre_save.disconnect(opt_out, sender=Contact)
+    contact = Contact.objects.get()
+    assert contact.name == "Ngozi"
+    assert contact.opted_out_at is not None
 
 
 # Messages and what was not understood

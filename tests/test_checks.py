@@ -78,6 +78,10 @@ def test_an_app_that_is_missing_is_an_error(settings, name, number):
         ("CONCURRENCY", "16", "E012"),
         ("GIVE_UP_AFTER", 24, "E013"),
         ("ONLY_TO", ["MTN"], "E014"),
+        ("OPT_OUT_WORDS", "STOP", "E017"),
+        ("OPT_IN_WORDS", [], "E018"),
+        ("OPT_IN_WORDS", ["STOP"], "E018"),
+        ("OPT_OUT_CONFIRMATION", None, "E019"),
         ("ONLY_TO", "+2348020000000", "E014"),
     ],
 )
@@ -158,10 +162,19 @@ def test_a_callable_token_is_not_called():
         ("API_TOKEN", "9bits-chose-it", []),
         ("API_URL", "http://127.0.0.1:9480/ng/v1/sendsms", ["W010"]),
         ("ONLY_TO", "malformed", []),
+        ("OPT_OUT_WORDS", [], []),
+        ("OPT_IN_WORDS", ["BEGIN"], ["W011"]),
+        ("OPT_IN_WORDS", ["BEGIN", "start"], []),
+        ("OPT_IN_WORDS", ["STOP"], []),
     ],
 )
 def test_what_is_unwise_in_production(key, value, numbers):
     assert said(checks.check_deployment, **{key: value}) == numbers
+
+
+def test_a_confirmation_of_ones_own_may_name_any_word():
+    given = {"OPT_IN_WORDS": ["BEGIN"], "OPT_OUT_CONFIRMATION": "Bye. BEGIN brings you back."}
+    assert said(checks.check_deployment, **given) == []
 
 
 def test_no_message_shows_a_secret():

@@ -206,6 +206,16 @@ def test_the_call_leaves_as_json(provider):
     assert provider.accepted[0].headers["content-type"] == "application/json"
 
 
+def test_nothing_of_a_call_is_left_in_the_next():
+    calls = [CALL | {"message": "A long first text"}, CALL | {"message": "2"}]
+    with Simulator(token="second") as provider:
+        for call, token in zip(calls, ["first", "second"], strict=True):
+            with suppress(SendError):
+                client.send(call, url=provider.url, token=token, deadline=time.monotonic() + 10)
+    assert [call.body for call in provider.calls] == calls
+    assert [call.authorized for call in provider.calls] == [False, True]
+
+
 def test_the_user_agent_names_app_and_version(provider):
     post(provider.url)
     assert provider.calls[0].headers["user-agent"] == f"django-ninebits/{__version__}"

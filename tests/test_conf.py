@@ -38,6 +38,11 @@ def problem_with(name, **settings):
         ("DISPATCHER", "django_ninebits.dispatch.defer", "dispatcher", None),
         ("CONCURRENCY", 1000, "concurrency", 1000),
         ("GIVE_UP_AFTER", timedelta(days=365), "give_up_after", timedelta(days=365)),
+        ("OPT_OUT_WORDS", (" Stop ", "FIN"), "opt_out_words", {"stop", "fin"}),
+        ("OPT_OUT_WORDS", [], "opt_out_words", frozenset()),
+        ("OPT_IN_WORDS", {"Straße"}, "opt_in_words", {"strasse"}),
+        ("OPT_OUT_CONFIRMATION", "", "opt_out_confirmation", ""),
+        ("OPT_OUT_CONFIRMATION", " Ẹ ṣé\n", "opt_out_confirmation", " Ẹ ṣé\n"),
         ("ONLY_TO", [], "only_to", frozenset()),
         ("ONLY_TO", None, "only_to", None),
         ("ONLY_TO", ["0802 000 0000"], "only_to", {"+2348020000000"}),
@@ -58,6 +63,9 @@ def test_a_setting_is_read_at_use(key, value, name, read):
         ("concurrency", 16),
         ("give_up_after", timedelta(hours=24)),
         ("only_to", None),
+        ("opt_out_words", {"stop"}),
+        ("opt_in_words", {"start"}),
+        ("opt_out_confirmation", DEFAULTS["OPT_OUT_CONFIRMATION"]),
     ],
 )
 def test_a_setting_has_its_default(name, default):
@@ -247,3 +255,39 @@ def test_a_problem_hides_no_credential_that_can_be_read():
         credentials, problems = conf.webhook_credentials()
     assert credentials == [b"Bearer c", b"Basic dTpw"]
     assert len(problems) == 2
+
+
+# Opting out
+
+
+@pytest.mark.parametrize("words", ["STOP", None, [1], [""], [" "], ["STOP", "\u2003"], {"a": 1}])
+@pytest.mark.parametrize("key", ["OPT_OUT_WORDS", "OPT_IN_WORDS"])
+def test_words_that_are_none_are_named(key, words):
+    error = problem_with(key.lower(), **{key: words})
+    assert str(error.value).startswith(f'NINEBITS["{key}"] must be a list')
+
+
+def test_nobody_opts_out_for_ever():
+    error = problem_with("opt_in_words", OPT_IN_WORDS=[])
+    assert "nobody who opted out could come back" in str(error.value)
+
+
+def test_without_words_that_opt_out_none_is_needed_to_come_back():
+    with given(OPT_OUT_WORDS=[], OPT_IN_WORDS=[]):
+        assert conf.opt_in_words == conf.opt_out_words == frozenset()
+
+
+def test_no_word_means_both():
+    error = problem_with("opt_in_words", OPT_OUT_WORDS=["A", "B"], OPT_IN_WORDS=["START", "b "])
+    assert "holds 'b', which is one of OPT_OUT_WORDS too" in str(error.value)
+
+
+def test_what_is_wrong_with_the_words_that_opt_out_is_not_said_of_the_others():
+    with given(OPT_OUT_WORDS=None):
+        assert conf.opt_in_words == {"start"}
+
+
+@pytest.mark.parametrize("text", [None, 1, ["Bye."], " ", "\n", "a\0", "\ud83d", chr(0xDFFF)])
+def test_a_confirmation_that_cannot_be_sent_is_named(text):
+    error = problem_with("opt_out_confirmation", OPT_OUT_CONFIRMATION=text)
+    assert 'NINEBITS["OPT_OUT_CONFIRMATION"] must be a text' in str(error.value)

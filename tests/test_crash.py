@@ -11,7 +11,7 @@ from django_ninebits.models import Message
 from django_ninebits.simulator import Behaviour
 from tests.test_worker import start_worker
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
 
 MESSAGES = 300
 CONCURRENCY = 8

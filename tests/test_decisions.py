@@ -91,6 +91,10 @@ def reply(conversation, status="uncertain", text="On its way", **changes):
     return message
 
 
+def opt_out():
+    Contact.objects.update(opted_out_at=timezone.now())
+
+
 def change(message, **changes):
     Message.objects.filter(pk=message.pk).update(**changes)
 
@@ -696,3 +700,40 @@ def test_a_message_is_either_cancelled_or_claimed(conversation):
         assert (status(message), len(claims)) in [("cancelled", 0), ("sending", 1)]
         assert told(response)[-1].startswith("Nothing was done") == bool(claims)
         change(message, status="sent")
+
+
+# Who opted out
+
+
+def test_nothing_is_sent_again_to_who_opted_out(decider, message):
+    opt_out()
+    response = press(decider, "retry", message)
+    assert response.status_code == 302
+    said = [str(one) for one in get_messages(response.wsgi_request)]
+    assert said == ["The subscriber has opted out, and only they can opt in again."]
+    message.refresh_from_db()
+    assert (message.status, LogEntry.objects.count()) == ("uncertain", 0)
+
+
+def test_of_several_those_to_who_opted_out_are_left_alone_and_counted(decider, conversation):
+    left = [reply(conversation), reply(conversation)]
+    opt_out()
+    inbox.take_in(body(from_="2348030000000"))
+    other = reply(Conversation.objects.latest("pk"))
+    response = press(decider, "retry", *left, other, selected="1")
+    said = [str(one) for one in get_messages(response.wsgi_request)]
+    assert said == [
+        "1 message will be sent again, by the worker.",
+        "2 messages were left alone: the subscribers have opted out, and only they can opt in"
+        " again.",
+    ]
+    statuses = Message.objects.filter(direction="outbound").order_by("pk")
+    assert list(statuses.values_list("status", flat=True)) == ["uncertain", "uncertain", "queued"]
+
+
+def test_what_may_reach_who_opted_out_is_sent_again(decider, message):
+    opt_out()
+    change(message, override_opt_out=True)
+    press(decider, "retry", message)
+    message.refresh_from_db()
+    assert message.status == "queued"

@@ -34,7 +34,14 @@ from django_ninebits import signals as ninebits_signals
 from django_ninebits.conf import DEFAULTS, conf
 from django_ninebits.inbox import take_in
 from django_ninebits.management.commands import ninebits_status
-from django_ninebits.models import Attempt, Contact, Conversation, Message, QuarantinedDelivery
+from django_ninebits.models import (
+    Attempt,
+    ConsentChange,
+    Contact,
+    Conversation,
+    Message,
+    QuarantinedDelivery,
+)
 from django_ninebits.phone import subscriber_number
 from django_ninebits.simulator import Behaviour
 from tests.deliveries import DOCUMENTED, body
@@ -300,7 +307,9 @@ def test_an_answer_makes_of_a_message_what_is_listed(provider, number):
     assert (len(listed), message.status) == (len(ANSWERS), expected)
 
 
-@pytest.mark.parametrize("model", [Attempt, Contact, Conversation, Message, QuarantinedDelivery])
+@pytest.mark.parametrize(
+    "model", [Attempt, ConsentChange, Contact, Conversation, Message, QuarantinedDelivery]
+)
 def test_every_field_is_there(model):
     listed = rows(section("reference/models.md", f"## `{model.__name__}`"))
     fields = [field.name for field in model._meta.concrete_fields if field.name != "id"]
@@ -513,6 +522,82 @@ def test_on_a_leash_only_the_numbers_that_are_listed_get_something(use):
     assert (refused.status, refused.error) == ("failed", "not in ONLY_TO")
 
 
+OPT_OUT = "howto/opt-out.md"
+
+
+@pytest.mark.django_db
+def test_words_of_several_languages_opt_out_and_in(use):
+    use(OPT_OUT)
+    assert checks.check_deployment() == []
+    with testing.outbox() as sent:
+        for text in ("arrêt", "reprise", "Dúró"):
+            testing.receive(text)
+    assert [call.text for call in sent] == [conf.opt_out_confirmation] * 2
+    assert list(ConsentChange.objects.values_list("became", flat=True)) == [
+        "opted_out",
+        "opted_in",
+        "opted_out",
+    ]
+
+
+@pytest.mark.django_db
+def test_a_receiver_that_answers_each_text_leaves_it_at_a_stop(connected, caplog):
+    connected(OPT_OUT, ninebits_signals.message_received, "answer")
+    with testing.outbox() as sent:
+        testing.receive("Hello")
+        testing.receive("STOP")
+    assert [call.text for call in sent] == [
+        "Somebody will answer soon.",
+        DEFAULTS["OPT_OUT_CONFIRMATION"],
+    ]
+    assert caplog.records == []
+
+
+@pytest.mark.django_db
+def test_a_newsletter_says_who_was_left_out(capsys):
+    testing.receive("STOP", sender="+2348020000001")
+    done = run(code(OPT_OUT, "newsletter.py"))
+    assert (done["new"], done["left_out"]) == (2, ["+2348020000001"])
+    assert capsys.readouterr().out == "3 read, 1 opted out\n"
+
+
+@pytest.mark.django_db
+def test_a_legal_notice_reaches_who_opted_out():
+    with testing.outbox() as sent:
+        testing.receive("STOP")
+        run(code(OPT_OUT, "notice.py"))
+    assert [call.ref_id for call in sent][1:] == ["terms-2026-4711"]
+
+
+@pytest.mark.django_db
+def test_the_history_of_opting_out_is_read(capsys):
+    for number, text in enumerate(["STOP", "START", "STOP"]):
+        testing.receive(text, ref_id=f"r{number}")
+    assert run(code(OPT_OUT, "history.py"))["opted_out"] == 1
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [(line[0], line[-1]) for line in lines] == [
+        ("opted_out", "r0"),
+        ("opted_in", "r1"),
+        ("opted_out", "r2"),
+    ]
+
+
+@pytest.mark.django_db
+def test_somebody_is_told_that_somebody_opted_out(connected, told):
+    connected(OPT_OUT, ninebits_signals.contact_opted_out, "tell_somebody", "mailing.py")
+    message = testing.receive("STOP")
+    assert told == [f"Contact {Contact.objects.get().pk}, by message {message.pk}"]
+
+
+@pytest.mark.django_db
+def test_a_list_that_is_taken_over_opts_out_until_they_opt_in():
+    run(code(OPT_OUT, "take_over.py"))
+    with pytest.raises(exceptions.OptedOut):
+        services.send_sms("+2348030000000", "Hello")
+    testing.receive("START", sender="+2348030000000")
+    assert services.send_sms("+2348030000000", "Hello").pk
+
+
 def test_the_check_that_staging_silences_is_the_one_that_it_would_get(use):
     silenced = use("howto/staging.md")["SILENCED_SYSTEM_CHECKS"]
     assert [problem.id for problem in checks.check_deployment()] == silenced
@@ -552,8 +637,8 @@ def connected():
     """Run a page's receivers; afterwards they hear nothing more."""
     with ExitStack() as stack:
 
-        def connect(page, signal, name):
-            receiver = run(code(page, "receivers.py"))[name]
+        def connect(page, signal, name, caption="receivers.py"):
+            receiver = run(code(page, caption))[name]
             stack.callback(signal.disconnect, receiver)
 
         yield connect

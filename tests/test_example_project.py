@@ -33,6 +33,14 @@ def test_another_text_is_left_to_staff():
     assert not Message.objects.filter(direction=Message.Direction.OUTBOUND).exists()
 
 
+def test_whoever_opted_out_is_not_answered():
+    with testing.outbox() as sent:
+        testing.receive("STOP")
+        answer_help(message=testing.receive("HELP"))
+        sent.run_worker()
+    assert HELP not in [call.text for call in sent]
+
+
 @pytest.mark.parametrize("debug", [False, True])
 def test_the_phone_is_there_only_under_debug(settings, debug):
     settings.DEBUG = debug

@@ -36,7 +36,9 @@ def ninebits(settings):
 @pytest.fixture
 def phone(tab, ninebits):
     tab.goto("/handset/")
-    return tab
+    yield tab
+    # It goes on asking, and is not to find that the phone is gone with the settings.
+    tab.goto("about:blank")
 
 
 @pytest.fixture

@@ -26,8 +26,12 @@ BELOW = {
     "client": WIRE,
     "models": WIRE - {"conf"},
     "outbox": OUTBOX,
-    "inbox": INBOX - {"conf"},
+    "consent": INBOX,
+    "inbox": (INBOX - {"conf"}) | {"consent"},
+    "optout": SERVICES | {"consent", "services"},
     "status": INBOX,
+    "search": INBOX - {"conf"},
+    "folders": INBOX | {"search"},
     "dispatch": OUTBOX | {"outbox"},
     "services": SERVICES,
     "webhook": INBOX | {"inbox"},
@@ -107,6 +111,8 @@ def test_the_two_stories_never_meet():
         ("inbox", "requests"),
         ("outbox", "requests"),
         ("status", "requests"),
+        ("folders", "requests"),
+        ("search", "requests"),
     ],
 )
 def test_a_module_knows_nothing_of_what_is_not_its_business(module, foreign):

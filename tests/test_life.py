@@ -17,8 +17,16 @@ from hypothesis.stateful import (
 )
 
 from django_ninebits import outbox, services
-from django_ninebits.exceptions import NotAccepted, OutcomeUnknown, Refused, WrongStatus
+from django_ninebits.exceptions import (
+    NotAccepted,
+    OptedOut,
+    OutcomeUnknown,
+    Refused,
+    WrongStatus,
+)
+from django_ninebits.inbox import take_in
 from django_ninebits.models import Message
+from tests.deliveries import body
 
 #: The moves of the design, and that of a message that waits and may have arrived before.
 MOVES = {
@@ -56,15 +64,23 @@ def in_status(*statuses):
 class Life(RuleBasedStateMachine):
     """One message, and all that can happen to it."""
 
-    @initialize()
-    def begin(self):
+    @initialize(
+        override=st.sampled_from([False, False, True]),
+        word=st.sampled_from(["START", "START", "STOP"]),
+    )
+    def begin(self, override, word):
         # A subscriber of its own, so that no message of another life holds it back.
-        self.pk = services.send_sms(f"+234802{next(SUBSCRIBERS):07}", "Hello").pk
+        self.number = f"+234802{next(SUBSCRIBERS):07}"
+        self.pk = services.send_sms(self.number, "Hello", override_opt_out=override).pk
         self.status = "queued"
         #: Of which nothing has been recorded: the worker is at it, was killed, or is frozen.
         self.claims = []
         #: Whether an attempt may have arrived that no person has spoken about since.
         self.may_have_arrived = False
+        #: Whether the subscriber's latest word forbids it to leave.
+        self.is_unwanted = False
+        self.may_override = override
+        self.the_subscriber_texts(word=word)
 
     @property
     def message(self):
@@ -75,6 +91,7 @@ class Life(RuleBasedStateMachine):
     def a_worker_claims(self):
         found = [claim for claim in outbox.claim_due(50) if claim.message_id == self.pk]
         assert not (found and self.may_have_arrived)
+        assert not (found and self.is_unwanted)
         # From now on it may have left, whatever becomes of the worker.
         self.may_have_arrived |= bool(found)
         self.claims += found
@@ -86,8 +103,7 @@ class Life(RuleBasedStateMachine):
         claim = self.claims.pop(-1 if which else 0)
         is_latest = claim.attempt == self.message.attempts
         outbox.record(outbox.Outcome(claim, ANSWERS[answer]))
-        if is_latest and answer in {"not now", "refused"}:
-            self.may_have_arrived = False
+        self.may_have_arrived &= not (is_latest and answer in {"not now", "refused"})
 
     @in_status("sending")
     @rule()
@@ -107,12 +123,19 @@ class Life(RuleBasedStateMachine):
         Message.objects.filter(pk=self.pk).update(**{field: timezone.now()})
         outbox.end_expired()
 
+    @in_status("queued", "sending", "uncertain", "failed")
+    @rule(word=st.sampled_from(["STOP", "START"]))
+    def the_subscriber_texts(self, word):
+        take_in(body(message=word, from_=self.number, without=["sent_date"]))
+        self.is_unwanted = word == "STOP" and not self.may_override
+
     @rule(verb=st.sampled_from(sorted(VERBS)))
     def a_person_decides(self, verb):
         try:
             VERBS[verb](self.message)
-        except WrongStatus:
+        except (WrongStatus, OptedOut):
             return
+        assert not (verb == "retry" and self.is_unwanted)
         self.may_have_arrived &= verb != "retry"
 
     @invariant()
@@ -125,6 +148,12 @@ class Life(RuleBasedStateMachine):
         assert not (self.status == "failed" and self.message.was_uncertain)
 
     @invariant()
+    def a_person_is_asked_about_what_only_a_person_can_decide(self):
+        message = self.message
+        asked = message.conversation.undecided_since is not None
+        assert asked == message.needs_decision == (message.status in {"failed", "uncertain"})
+
+    @invariant()
     def each_attempt_is_kept_once(self):
         numbers = list(self.message.tries.values_list("number", flat=True))
         assert len(numbers) == len(set(numbers)) <= self.message.attempts
@@ -133,5 +162,5 @@ class Life(RuleBasedStateMachine):
 @pytest.mark.django_db
 def test_no_life_of_a_message_sends_it_twice_without_a_persons_word(provider):
     run_state_machine_as_test(
-        Life, settings=settings(max_examples=40, stateful_step_count=25, deadline=None)
+        Life, settings=settings(max_examples=60, stateful_step_count=25, deadline=None)
     )

@@ -14,7 +14,7 @@ from django_ninebits.models import Message
 from django_ninebits.simulator import Behaviour
 from tests.test_worker import eventually, start_worker
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
 
 WORKERS = 3
 CONVERSATIONS = 40
@@ -44,6 +44,9 @@ def workers(provider, number=WORKERS):
         for process in started:
             stack.enter_context(process)
             stack.callback(process.kill)
+        for process in started:
+            # It says so once it can be stopped.
+            assert process.stdout.readline().startswith("Sending")
         yield started
         for process in started:
             process.terminate()

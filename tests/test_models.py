@@ -30,6 +30,7 @@ from django_ninebits.models import (
 
 LAGOS = "+2348020000000"
 NOON = datetime(2024, 1, 2, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
 
 pytestmark = pytest.mark.django_db
 
@@ -263,12 +264,24 @@ def test_messages_without_an_identity_are_all_kept(add):
     assert add().pk != add().pk
 
 
-def test_the_more_urgent_is_due_first(add):
+def test_what_is_queued_and_whose_time_has_come_is_due(add):
+    bulk, single = add(priority=Message.BULK), add()
+    add(due_at=NOON + timedelta(seconds=1))
+    add(status="sent")
+    assert set(Message.objects.due(NOON)) == {bulk, single}
+
+
+def test_what_is_more_urgent_and_due_longer_is_first_in_turn(add):
     bulk = add(priority=Message.BULK, due_at=NOON - timedelta(hours=2))
     late, early = add(), add(due_at=NOON - timedelta(hours=1))
     add(due_at=NOON + timedelta(seconds=1))
     add(status="sent")
-    assert list(Message.objects.due(NOON)) == [early, late, bulk]
+    assert list(Message.objects.in_turn(NOON)) == [early, late, bulk]
+
+
+def test_a_priority_that_no_worker_looks_for_is_refused(add):
+    with pytest.raises(IntegrityError), transaction.atomic():
+        add(priority=5)
 
 
 @pytest.mark.parametrize(
@@ -276,8 +289,11 @@ def test_the_more_urgent_is_due_first(add):
     [
         ({"status": "sending"}, True),
         ({"status": "queued"}, True),
-        ({"status": "queued", "due_at": NOON + timedelta(hours=1), "attempts": 1}, True),
-        ({"status": "queued", "due_at": NOON + timedelta(hours=1)}, False),
+        ({"status": "queued", "due_at": NOON + HOUR, "attempts": 1}, True),
+        # A clock was put back since, or another one is late.
+        ({"status": "queued", "due_at": NOON + HOUR}, True),
+        ({"status": "queued", "due_at": NOON + HOUR, "send_at": NOON + HOUR}, False),
+        ({"status": "queued", "due_at": NOON, "send_at": NOON}, True),
         ({"status": "sent"}, False),
         ({"status": "uncertain"}, False),
         ({"status": "failed"}, False),

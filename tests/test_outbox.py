@@ -4,13 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connection, transaction
+from django.db import DataError, OperationalError, connection, transaction
+from django.db.models import QuerySet
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_ninebits import client, outbox, services
 from django_ninebits.exceptions import NotAccepted, OutcomeUnknown, Refused
-from django_ninebits.models import Conversation, Message
+from django_ninebits.models import Attempt, Contact, Conversation, Message
 from django_ninebits.signals import message_failed, message_sent, message_uncertain
 from django_ninebits.simulator import Behaviour
 
@@ -31,6 +32,10 @@ def queued(text="Hello", to=NUMBER, **changes):
 def changed(message, **changes):
     Message.objects.filter(pk=message.pk).update(**changes)
     return fresh(message)
+
+
+def opt_out(message):
+    Contact.objects.filter(conversations=message.conversation).update(opted_out_at=timezone.now())
 
 
 def fresh(message):
@@ -293,6 +298,36 @@ def test_who_is_in_only_to_is_sent_to(settings, written):
     assert fresh(message).status == "sent"
 
 
+def test_who_opted_out_since_gets_nothing(provider):
+    message = queued()
+    opt_out(message)
+    outbox.send_now(message.pk)
+    assert (fresh(message).status, fresh(message).error) == ("failed", "opted out")
+    assert provider.calls == []
+
+
+def test_who_opted_in_again_before_it_is_due_is_sent_to():
+    message = queued()
+    opt_out(message)
+    Contact.objects.update(opted_out_at=None)
+    outbox.send_now(message.pk)
+    assert fresh(message).status == "sent"
+
+
+def test_what_overrides_is_sent_to_who_opted_out():
+    message = queued(override_opt_out=True)
+    opt_out(message)
+    outbox.send_now(message.pk)
+    assert fresh(message).status == "sent"
+
+
+def test_what_may_have_arrived_is_uncertain_when_they_opted_out():
+    message = queued(was_uncertain=True)
+    opt_out(message)
+    outbox.claim_due(10)
+    assert (fresh(message).status, fresh(message).error) == ("uncertain", "opted out")
+
+
 def test_what_only_failed_leaves_more_that_is_due():
     for text in "12":
         queued(text, expires_at=timezone.now() - MINUTE)
@@ -408,13 +443,77 @@ def test_an_outcome_is_that_of_one_message():
     assert (fresh(first).status, fresh(second).status) == ("sending", "sent")
 
 
-def test_claiming_many_asks_as_often_as_claiming_one_but_for_the_claims(
-    django_assert_num_queries,
-):
-    for to in (NUMBER, OTHER, "+2348020000002"):
-        queued(to=to)
-    with django_assert_num_queries(1 + 2 + 3):  # what is due, the transaction, the claims
-        assert len(outbox.claim_due(3)) == 3
+def test_a_thousand_messages_cost_160_statements_fifty_at_a_time(django_assert_num_queries):
+    services.send_many({"to": f"080200{n:05}", "text": "Hello"} for n in range(1000))
+    # What is next; the claims in a transaction; what became of them in another.
+    with django_assert_num_queries(20 * (1 + 3 + 4)):
+        for _ in range(20):
+            claims = outbox.claim_due(50)
+            assert outbox.record_together([outbox.Outcome(claim, None) for claim in claims]) == []
+    assert not Message.objects.exclude(status="sent").exists()
+
+
+def test_the_more_urgent_is_claimed_first_then_what_is_due_the_longest():
+    moment = timezone.now()
+    bulk = queued(priority=Message.BULK, due_at=moment - 3 * MINUTE)
+    late = queued(to=OTHER, due_at=moment - MINUTE)
+    early = queued(to="+2348020000002", due_at=moment - 2 * MINUTE)
+    claims = outbox.claim_due(2) + outbox.claim_due(2)
+    assert [claim.message_id for claim in claims] == [early.pk, late.pk, bulk.pk]
+
+
+#: What a plan says where the rows are sorted, and so all of them are read before the first.
+SORTS = {"sqlite": "TEMP B-TREE", "mysql": "filesort", "postgresql": "Sort"}
+
+
+def test_what_is_next_is_found_without_sorting_all_that_is_due():
+    queued()
+    with CaptureQueriesContext(connection) as captured:
+        outbox.claim_due(1)
+    selecting = captured[0]["sql"]
+    assert "ORDER BY" in selecting
+    explain = "EXPLAIN QUERY PLAN" if connection.vendor == "sqlite" else "EXPLAIN"
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            # Of a few rows it would do it all the same.
+            cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+        cursor.execute(f"{explain} {selecting}")
+        assert SORTS[connection.vendor] not in str(cursor.fetchall())
+
+
+def test_what_others_claim_meanwhile_is_left_to_them(monkeypatch):
+    first, second = queued(), queued(to=OTHER)
+
+    def claim_the_first(*_):
+        changed(first, status="sending", attempts=1)
+
+    monkeypatch.setattr(outbox, "_why_not", claim_the_first)
+    assert [claim.message_id for claim in outbox.claim_due(2)] == [second.pk]
+    assert (fresh(first).attempts, fresh(second).attempts) == (1, 1)
+
+
+def test_claimers_who_wait_for_each_other_claim_one_by_one(monkeypatch):
+    first, second = queued(), queued(to=OTHER)
+
+    def deadlock(*_):
+        raise OperationalError("deadlock")
+
+    monkeypatch.setattr(outbox, "_change_all", deadlock)
+    claims = outbox.claim_due(2)
+    assert [(claim.message_id, claim.attempt) for claim in claims] == [
+        (first.pk, 1),
+        (second.pk, 1),
+    ]
+    assert {fresh(first).status, fresh(second).status} == {"sending"}
+
+
+def test_messages_of_several_attempts_are_claimed_together():
+    first, second = queued(), queued(to=OTHER, attempts=3)
+    claims = outbox.claim_due(2)
+    assert [(claim.message_id, claim.attempt) for claim in claims] == [
+        (first.pk, 1),
+        (second.pk, 4),
+    ]
 
 
 def test_the_conversation_is_written_before_a_message_that_fails():
@@ -670,6 +769,81 @@ def test_a_wait_that_somebody_forestalled_changes_nothing(monkeypatch):
     assert attempted(message, NotAccepted("busy")).status == "sent"
 
 
+# Recording together
+
+
+def together(*errors):
+    """So many messages with the outcomes of their attempts."""
+    messages = [queued(to=f"+23480200001{n:02}") for n in range(len(errors))]
+    claims = sorted(outbox.claim_due(len(errors)), key=lambda claim: claim.message_id)
+    outcomes = [outbox.Outcome(*both) for both in zip(claims, errors, strict=True)]
+    return messages, outcomes
+
+
+def test_what_was_accepted_is_recorded_together_and_the_rest_is_left():
+    messages, outcomes = together(None, Refused("no"), None)
+    assert outbox.record_together(outcomes) == outcomes[1:2]
+    assert [fresh(message).status for message in messages] == ["sent", "sending", "sent"]
+
+
+def test_of_each_that_is_recorded_together_the_attempt_is_kept():
+    messages, outcomes = together(None, None)
+    outbox.record_together(outcomes)
+    kept = Attempt.objects.order_by("message_id").values_list("message_id", "number", "outcome")
+    assert list(kept) == [(message.pk, 1, "accepted") for message in messages]
+
+
+def test_an_earlier_error_goes_with_success():
+    messages, outcomes = together(None, None)
+    changed(messages[0], error="busy")
+    outbox.record_together(outcomes)
+    assert fresh(messages[0]).error == ""
+
+
+def test_where_none_was_accepted_nothing_is_asked(django_assert_num_queries):
+    _messages, outcomes = together(Refused("no"), NotAccepted("busy"))
+    with django_assert_num_queries(0):
+        assert outbox.record_together(outcomes) == outcomes
+
+
+def test_where_one_was_taken_for_lost_none_is_recorded_together():
+    messages, outcomes = together(None, None)
+    changed(messages[0], status="uncertain")
+    assert outbox.record_together(outcomes) == outcomes
+    assert [fresh(message).status for message in messages] == ["uncertain", "sending"]
+    assert not Attempt.objects.exists()
+
+
+@pytest.mark.parametrize("error", [DataError("x"), OperationalError("deadlock")])
+def test_where_the_database_will_not_none_is_recorded_together(monkeypatch, error):
+    messages, outcomes = together(None, None)
+
+    def bulk_create(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(QuerySet, "bulk_create", bulk_create)
+        assert outbox.record_together(outcomes) == outcomes
+    assert {fresh(message).status for message in messages} == {"sending"}
+
+
+def test_receivers_hear_of_each_that_is_recorded_together(
+    heard, django_capture_on_commit_callbacks
+):
+    _messages, outcomes = together(None, Refused("no"), None)
+    with django_capture_on_commit_callbacks(execute=True):
+        outbox.record_together(outcomes)
+    assert heard == [("sent", "sent")] * 2
+
+
+def test_where_nobody_listens_no_message_is_read_for_them(django_capture_on_commit_callbacks):
+    _messages, outcomes = together(None)
+    reading = CaptureQueriesContext(connection)
+    with reading as captured, django_capture_on_commit_callbacks(execute=True):
+        outbox.record_together(outcomes)
+    assert not [query for query in captured if query["sql"].startswith("SELECT")]
+
+
 def test_a_move_changes_the_instance_too():
     message = queued()
     assert outbox.end(message, "no")
@@ -832,7 +1006,16 @@ def test_a_lost_attempt_is_kept_as_unknown():
     outbox.settle_lost()
     [attempt] = message.tries.all()
     assert (attempt.number, attempt.outcome, attempt.answer) == (1, "unknown", outbox.LOST)
-    assert (attempt.began_at, attempt.seconds) == (fresh(message).claimed_at, None)
+    assert (attempt.began_at, attempt.seconds) == (fresh(message).sent_date, None)
+
+
+def test_a_lost_attempt_began_when_the_clock_on_the_wall_said_so(settings):
+    settings.USE_TZ, settings.TIME_ZONE = False, "Africa/Lagos"
+    message = queued()
+    claimed(message)
+    changed(message, claimed_at=timezone.now() - 5000 * MINUTE)
+    outbox.settle_lost()
+    assert abs(timezone.now() - message.tries.get().began_at) < MINUTE
 
 
 def test_a_lost_claim_that_another_sweep_has_just_settled_is_not_settled_again(monkeypatch):

@@ -1,4 +1,5 @@
 import threading
+import tracemalloc
 from datetime import UTC, date, datetime, timedelta, timezone
 from itertools import count
 from typing import Any
@@ -17,6 +18,7 @@ from django_ninebits.exceptions import (
     InvalidPhoneNumber,
     MessageRefused,
     NinebitsError,
+    OptedOut,
     RefIdConflict,
     WrongStatus,
 )
@@ -234,6 +236,8 @@ BAD = [
     {"author": 1},
     {"author": AnonymousUser()},
     {"author": unsaved_user()},
+    {"override_opt_out": None},
+    {"override_opt_out": 1},
     {"send_at": "now"},
     {"send_at": date(2026, 1, 1)},
     {"send_at": 1.0},
@@ -522,6 +526,18 @@ def test_many_list_no_conversation():
     assert Conversation.objects.get().last_message_at is None
 
 
+def test_a_conversation_that_staff_starts_after_many_is_listed(author):
+    send_many(many(1))
+    message = send_sms(NUMBER, "Hello", author=author)
+    assert Conversation.objects.get().last_message_at == message.created_at
+
+
+def test_many_do_not_take_a_conversation_off_the_list():
+    listed = send_sms(NUMBER, "Hello").created_at
+    send_many(many(1))
+    assert Conversation.objects.get().last_message_at == listed
+
+
 def test_many_end_the_waiting():
     conversation = opened("+2348020000000")
     Conversation.objects.update(waiting_since=now())
@@ -561,6 +577,23 @@ def test_many_are_read_a_batch_at_a_time():
     unstored: list[int] = []
     assert send_many(generate(), batch_size=200) == 2000
     assert max(unstored) == 199
+
+
+def test_many_more_take_no_more_memory():
+    def peak(batches):
+        tracemalloc.start()
+        send_many(generate(batches * 50), batch_size=50)
+        _now, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    def generate(number):
+        for n in range(number):
+            yield {"to": f"080200000{n % 100:02}", "text": f"{n:05000}"}
+
+    # What is read once and kept, such as how numbers are made, is there after the first call.
+    send_many(generate(100))
+    assert peak(20) < 2 * peak(4)
 
 
 def test_progress_is_told_after_each_batch():
@@ -776,6 +809,140 @@ def test_a_retried_answer_is_one_again():
     outbox.end(answer, "no")
     retry(answer)
     assert Conversation.objects.get().waiting_since is None
+
+
+# Who opted out
+
+
+def opted_out(number=NUMBER):
+    """Their contact, without any conversation."""
+    return Contact.objects.create(phone_number=number, opted_out_at=now())
+
+
+def test_who_opted_out_is_sent_nothing_and_nothing_is_stored():
+    contact = opted_out()
+    with pytest.raises(OptedOut) as error:
+        send_sms(NUMBER, "Hello")
+    assert error.value.opted_out_at == contact.opted_out_at
+    assert "802" not in str(error.value)
+    assert nothing_stored()
+
+
+def test_who_opted_out_is_not_replied_to():
+    conversation = opened()
+    message = inbound(conversation, session_id="s", ref_id="r")
+    Contact.objects.update(opted_out_at=now())
+    for to in (conversation, message):
+        with pytest.raises(OptedOut):
+            reply(to, "Hello")
+    assert list(Message.objects.all()) == [message]
+
+
+def test_who_opted_in_again_is_sent_to():
+    opted_out()
+    Contact.objects.update(opted_out_at=None)
+    assert send_sms(NUMBER, "Hello").pk
+
+
+def test_a_contact_without_a_conversation_is_sent_to():
+    Contact.objects.create(phone_number=NUMBER)
+    assert send_sms(NUMBER, "Hello").pk
+
+
+@pytest.mark.parametrize("override", [False, True])
+def test_an_override_is_recorded_whoever_gets_it(override):
+    assert fresh(send_sms(NUMBER, "Terms", override_opt_out=override)).override_opt_out is override
+
+
+def test_an_override_reaches_who_opted_out():
+    opted_out()
+    assert fresh(send_sms(NUMBER, "Terms", override_opt_out=True)).override_opt_out
+    assert fresh(reply(opened(), "Terms", override_opt_out=True)).override_opt_out
+    assert send_many(many(1, override_opt_out=True)) == 1
+
+
+def test_a_reference_of_before_they_opted_out_returns_the_first():
+    first = send_sms(NUMBER, "Hello", ref_id="r")
+    Contact.objects.update(opted_out_at=now())
+    assert send_sms(NUMBER, "Hello", ref_id="r") == first
+    assert reply(first.conversation, "Hello", ref_id="r") == first
+
+
+def test_whether_they_opted_out_costs_no_query_in_a_conversation(django_assert_num_queries):
+    send_sms(NUMBER, "Hello")
+    with django_assert_num_queries(1 + 2 + 3):  # the conversation, the transaction, three writes
+        send_sms(NUMBER, "Hello")
+
+
+def test_a_retry_to_who_opted_out_is_refused():
+    message = changed(send_sms(NUMBER, "Hello"), status="failed")
+    Contact.objects.update(opted_out_at=now())
+    with pytest.raises(OptedOut):
+        retry(message)
+    assert fresh(message).status == "failed"
+
+
+def test_a_retry_of_what_overrides_is_made():
+    message = changed(send_sms(NUMBER, "Terms", override_opt_out=True), status="failed")
+    Contact.objects.update(opted_out_at=now())
+    assert retry(message).status == "queued"
+
+
+def many_of_which_three_opted_out():
+    """Seven messages, of which those at 0, 3 and 4 are to subscribers who opted out."""
+    messages = [{"to": f"+2348020000{n:03}", "text": "x", "ref_id": f"r{n}"} for n in range(7)]
+    for position in (0, 3, 4):
+        opted_out(messages[position]["to"])
+    return messages
+
+
+def test_many_leave_out_who_opted_out_and_name_the_positions():
+    told: list[services.Progress] = []
+    messages = many_of_which_three_opted_out()
+    assert send_many(messages, batch_size=2, progress=told.append) == 4
+    assert told == [2, 4, 6, 7]
+    assert [progress.opted_out for progress in told] == [(0,), (3,), (4,), ()]
+    assert set(Message.objects.values_list("ref_id", flat=True)) == {"r1", "r2", "r5", "r6"}
+    assert Conversation.objects.count() == 4
+
+
+def test_many_without_progress_log_how_many_were_left_out(caplog):
+    caplog.set_level("INFO")
+    assert send_many(many_of_which_three_opted_out(), batch_size=2) == 4
+    assert caplog.messages == ["3 of 7 messages were left out: subscribers opted out"]
+
+
+def test_many_of_which_all_were_left_out_store_nothing():
+    opted_out()
+    told: list[services.Progress] = []
+    assert send_many(many(1), progress=told.append) == 0
+    assert (told[0], told[0].opted_out, nothing_stored()) == (1, (0,), True)
+
+
+def test_of_many_only_what_overrides_reaches_who_opted_out():
+    opted_out("+2348020000000")
+    told: list[services.Progress] = []
+    messages = many(1, ref_id="r") + many(1, ref_id="r", override_opt_out=True)
+    assert send_many(messages, progress=told.append) == 1
+    assert told[0].opted_out == (0,)
+    assert Message.objects.get().override_opt_out
+
+
+def test_many_that_were_stored_before_they_opted_out_are_not_left_out():
+    messages = many(2, ref_id="r")[:1]
+    send_many(messages)
+    Contact.objects.update(opted_out_at=now())
+    told: list[services.Progress] = []
+    assert send_many(messages, progress=told.append) == 0
+    assert told[0].opted_out == ()
+
+
+def test_whether_they_opted_out_costs_many_one_query_a_batch(django_assert_num_queries):
+    send_many(many(20))
+    # What is stored, who opted out, the conversations, the transaction, and its writes.
+    locks = connection.features.has_select_for_update
+    with django_assert_num_queries(1 + 1 + 1 + 2 + 2 + locks):
+        send_many(many(20))
 
 
 # A reply and the bulk before it

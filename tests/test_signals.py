@@ -10,7 +10,15 @@ class Text:
 
 
 @pytest.mark.parametrize(
-    "name", ["message_received", "message_sent", "message_failed", "message_uncertain"]
+    "name",
+    [
+        "message_received",
+        "message_sent",
+        "message_failed",
+        "message_uncertain",
+        "contact_opted_out",
+        "contact_opted_in",
+    ],
 )
 def test_the_signals_have_their_names(name):
     assert isinstance(getattr(signals, name), Signal)
@@ -22,6 +30,14 @@ def test_a_receiver_gets_the_message_and_its_class():
     signal.connect(lambda **given: heard.append(given), weak=False)
     announce(signal, text)
     assert heard == [{"signal": signal, "sender": Text, "message": text}]
+
+
+def test_a_receiver_gets_what_else_there_is():
+    heard = []
+    signal = Signal()
+    signal.connect(lambda contact, **_: heard.append(contact), weak=False)
+    announce(signal, Text(), contact="Ada")
+    assert heard == ["Ada"]
 
 
 def test_a_receiver_that_raises_harms_no_other(caplog):

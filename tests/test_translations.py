@@ -373,6 +373,23 @@ def test_the_pages_of_a_contact_are_translated(marked, staff, conversation):
 
 
 @pytest.mark.django_db
+def test_the_pages_of_who_opted_out_are_translated(marked, staff, conversation, settings):
+    words = {"OPT_OUT_WORDS": ["201", "203"], "OPT_IN_WORDS": ["202"]}
+    settings.NINEBITS = settings.NINEBITS | words
+    message = [received(number) for number in (201, 202, 203)][-1]
+    address, seen = decide("retry", Message.objects.get(status="failed"))
+    pages = [
+        staff.get(page_of(conversation), follow=True),
+        reply(staff, conversation, "1", f"{3:032}"),
+        staff.get(page_of(message.conversation.contact)),
+        staff.get(listing(message.conversation.contact, opted_out="yes")),
+        staff.post(address, {"seen": seen}, follow=True),
+        staff.post(address, {"seen": seen, "selected": "1"}, follow=True),
+    ]
+    assert [english(page.text) for page in pages] == [[]] * 6
+
+
+@pytest.mark.django_db
 def test_the_page_of_a_quarantined_delivery_is_translated(marked, staff, quarantined):
     assert english(staff.get(page_of(quarantined)).text) == []
     assert english(take_in_again(staff, quarantined).text) == []
@@ -438,6 +455,7 @@ OURS = {
     "InvalidPhoneNumber",
     "MessageRefused",
     "OSError",
+    "OptedOut",
     "RefIdConflict",
     "TimeoutError",
     "WrongStatus",
@@ -492,6 +510,7 @@ def test_the_sentences_are_found():
         "It could not be stored: 7.",
         "TimeoutError: no answer before the deadline",
         "Cancelled before it was sent again.",
+        "The subscriber has opted out, and only they can opt in again.",
         outbox.NOT_IN_ONLY_TO,
     } <= set(sentences())
 

@@ -386,6 +386,19 @@ def test_no_more_messages_become_uncertain_than_fit_in_flight(provider, settings
     assert sorted(statuses()) == ["queued"] * 9 + ["uncertain"] * 3
 
 
+def test_what_is_recorded_together_counts_in_the_order_in_which_it_ended(
+    provider, settings, monkeypatch
+):
+    settings.NINEBITS |= {"TIMEOUT": 0.3}
+    slow = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _seconds: time.sleep(0.5))
+    monkeypatch.setattr(worker, "time", slow)
+    provider.then(Behaviour.slow(0.05))
+    provider.behave(Behaviour.silent())
+    queue(12)
+    drain(concurrency=4)
+    assert sorted(statuses()) == ["queued"] * 7 + ["sent"] + ["uncertain"] * 4
+
+
 def test_a_worker_goes_on_once_9bits_is_back(provider, monkeypatch):
     monkeypatch.setattr(worker, "FIRST_PROBE", 0.1)
     provider.behave(Behaviour.status(503))
@@ -413,7 +426,7 @@ def test_a_message_that_9bits_never_takes_does_not_stall_the_rest(provider, monk
 
 
 @pytest.mark.parametrize(
-    "name", ["claim_due", "settle_lost", "end_expired", "record", "is_any_due"]
+    "name", ["claim_due", "settle_lost", "end_expired", "record_together", "is_any_due"]
 )
 def test_a_database_that_fails_is_waited_for(provider, monkeypatch, name):
     calls = once(monkeypatch, outbox, name, OperationalError("gone"))
@@ -452,16 +465,16 @@ def test_recording_is_tried_again_at_the_end(provider, monkeypatch):
     queue(1)
     with Running() as running:
         provider.wait_for_calls(1)
-        calls = once(monkeypatch, outbox, "record", OperationalError("gone"))
+        calls = once(monkeypatch, outbox, "record_together", OperationalError("gone"))
         running.stop()
     assert (statuses(), len(calls)) == (["sent"], 2)
 
 
 def test_recording_is_given_up_in_the_end(provider, monkeypatch, caplog):
-    def record(outcome):
+    def record_together(outcomes):
         raise OperationalError("gone")
 
-    monkeypatch.setattr(outbox, "record", record)
+    monkeypatch.setattr(outbox, "record_together", record_together)
     queue(1)
     with Running():
         provider.wait_for_calls(1)
@@ -469,8 +482,23 @@ def test_recording_is_given_up_in_the_end(provider, monkeypatch, caplog):
     assert "could not be recorded" in caplog.text
 
 
+def one_by_one(monkeypatch):
+    """As where the database would not record all of them together."""
+    monkeypatch.setattr(outbox, "record_together", list)
+
+
+def test_a_database_that_fails_while_one_is_recorded_is_waited_for(provider, monkeypatch):
+    one_by_one(monkeypatch)
+    calls = once(monkeypatch, outbox, "record", OperationalError("gone"))
+    queue(3)
+    with Running():
+        eventually(lambda: statuses() == ["sent"] * 3)
+    assert len(calls) == 4
+
+
 @pytest.mark.parametrize("error", [DataError("x"), RuntimeError("x")])
 def test_an_outcome_that_cannot_be_recorded_keeps_no_other(provider, monkeypatch, error):
+    one_by_one(monkeypatch)
     once(monkeypatch, outbox, "record", error)
     queue(4)
     drain(concurrency=2)
@@ -520,6 +548,7 @@ def test_without_a_token_once_fails(settings):
 def test_logs_show_no_number_text_or_token(provider, monkeypatch, caplog):
     caplog.set_level("DEBUG")
     provider.then(Behaviour.status(429, b"08020000000 simulator-token"))
+    one_by_one(monkeypatch)
     once(monkeypatch, outbox, "record", DataError("0802000000 Hello simulator-token"))
     queue(3)
     drain(1)

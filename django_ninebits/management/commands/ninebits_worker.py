@@ -51,6 +51,8 @@ class Command(BaseCommand):
         try:
             worker = Worker(conf.concurrency if concurrency is None else concurrency)
             self.stdout.write(f"Sending, {worker.concurrency} at a time. Stop with Ctrl-C.")
+            # Into a pipe or a log, too.
+            self.stdout.flush()
             with _stopped_by_signals(worker):
                 worker.run(once=options["once"])
         except ImproperlyConfigured as mistake:

@@ -1,0 +1,210 @@
+"""What staff do with several conversations at once: close, reopen, assign, mark as read.
+
+Each conversation is changed by itself, by an update that is made only where there is something to
+change. Closing and marking as read are about what was seen: the page says of each row which message
+was its newest, and whatever has come since is neither closed away nor marked.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.auth import get_user_model
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop, ngettext_lazy, pgettext_lazy
+
+from django_ninebits.folders import FolderAdmin, shown_name
+from django_ninebits.models import Conversation
+
+#: What of a row the page carries: which conversation, and its newest message then.
+SEEN = "seen"
+
+#: Colleagues that can be chosen from.
+COLLEAGUES = 200
+
+
+class BulkAdmin(FolderAdmin):
+    """For the admin of conversations: the actions of the list."""
+
+    actions = [
+        "close_selected",
+        "reopen_selected",
+        "mark_read_selected",
+        "assign_to_me",
+        "assign_to_colleague",
+        "assign_to_nobody",
+    ]
+
+    def has_reply_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("django_ninebits.reply_conversation")
+
+    def has_assign_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("django_ninebits.assign_conversation")
+
+    @admin.display(description=getattr(admin.ModelAdmin.action_checkbox, "short_description", ""))
+    def action_checkbox(self, obj: Conversation) -> SafeString:
+        newest = getattr(obj, "newest_id", None) or 0
+        seen = format_html('<input type="hidden" name="{}" value="{}:{}">', SEEN, obj.pk, newest)
+        return SafeString(super().action_checkbox(obj) + seen)
+
+    @admin.action(permissions=["reply"], description=pgettext_lazy("action", "Close"))
+    def close_selected(self, request: HttpRequest, selected: QuerySet[Conversation]) -> None:
+        seen = _seen(request)
+        self._change(
+            request,
+            lambda conversation: conversation.close(seen.get(conversation.pk, 0)),
+            told=ngettext_lazy(
+                "Closed %(count)s conversation.", "Closed %(count)s conversations.", "count"
+            ),
+            left=ngettext_lazy(
+                "%(count)s conversation was left alone: it was closed already, or a text has come"
+                " since you looked.",
+                "%(count)s conversations were left alone: they were closed already, or a text has"
+                " come since you looked.",
+                "count",
+            ),
+            recorded=gettext_noop("status: closed"),
+        )
+
+    @admin.action(permissions=["reply"], description=pgettext_lazy("action", "Reopen"))
+    def reopen_selected(self, request: HttpRequest, selected: QuerySet[Conversation]) -> None:
+        self._change(
+            request,
+            Conversation.reopen,
+            told=ngettext_lazy(
+                "Reopened %(count)s conversation.", "Reopened %(count)s conversations.", "count"
+            ),
+            left=ngettext_lazy(
+                "%(count)s conversation was open already.",
+                "%(count)s conversations were open already.",
+                "count",
+            ),
+            recorded=gettext_noop("status: reopened"),
+        )
+
+    @admin.action(permissions=["reply"], description=_("Mark as read"))
+    def mark_read_selected(self, request: HttpRequest, selected: QuerySet[Conversation]) -> None:
+        seen = _seen(request)
+        self._change(
+            request,
+            lambda conversation: conversation.mark_read_up_to(seen.get(conversation.pk, 0)),
+            told=ngettext_lazy(
+                "Marked %(count)s conversation as read.",
+                "Marked %(count)s conversations as read.",
+                "count",
+            ),
+            left=ngettext_lazy(
+                "%(count)s conversation was read already.",
+                "%(count)s conversations were read already.",
+                "count",
+            ),
+        )
+
+    @admin.action(permissions=["assign"], description=_("Assign to me"))
+    def assign_to_me(self, request: HttpRequest, selected: QuerySet[Conversation]) -> None:
+        self._assign(request, request.user)
+
+    @admin.action(permissions=["assign"], description=_("Assign to nobody"))
+    def assign_to_nobody(self, request: HttpRequest, selected: QuerySet[Conversation]) -> None:
+        self._assign(request, None)
+
+    @admin.action(permissions=["assign"], description=_("Assign to a colleague…"))
+    def assign_to_colleague(
+        self, request: HttpRequest, selected: QuerySet[Conversation]
+    ) -> HttpResponse | None:
+        colleagues = {str(user.pk): user for user in self.get_colleagues(request)}
+        chosen = colleagues.get(request.POST.get("assignee", ""))
+        if chosen is not None:
+            self._assign(request, chosen)
+            return None
+        request.current_app = self.admin_site.name
+        return TemplateResponse(
+            request,
+            "admin/django_ninebits/conversation/assign.html",
+            {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "media": self.media,
+                "title": _("Assign to a colleague"),
+                "colleagues": [(pk, shown_name(user)) for pk, user in colleagues.items()],
+                "selected": [conversation.pk for conversation in self._selected(request)],
+                "checkbox": ACTION_CHECKBOX_NAME,
+                "back": request.get_full_path(),
+            },
+        )
+
+    def get_colleagues(self, request: HttpRequest) -> list[Any]:
+        """Whom conversations can be assigned to: staff who may look at them, by their names."""
+        users = get_user_model()
+        fields = {field.name for field in users._meta.get_fields()}
+        staff = {name: True for name in ("is_active", "is_staff") if name in fields}
+        found = users._default_manager.filter(**staff).order_by(users.USERNAME_FIELD)[:COLLEAGUES]
+        may_look = [user for user in found if user.has_perm("django_ninebits.view_conversation")]
+        return sorted(may_look, key=shown_name)
+
+    def _selected(self, request: HttpRequest) -> QuerySet[Conversation]:
+        """In whatever folder they are by now; never more than a page has."""
+        chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)
+        rows = self.get_queryset(request).filter(pk__in=chosen[: self.list_per_page])
+        return rows.order_by("pk")
+
+    def _assign(self, request: HttpRequest, user: Any) -> None:
+        self._change(
+            request,
+            partial(Conversation.assign, user=user),
+            told=ngettext_lazy(
+                "Assigned %(count)s conversation.", "Assigned %(count)s conversations.", "count"
+            )
+            if user is not None
+            else ngettext_lazy(
+                "%(count)s conversation is assigned to nobody now.",
+                "%(count)s conversations are assigned to nobody now.",
+                "count",
+            ),
+            left=ngettext_lazy(
+                "%(count)s conversation was assigned so already.",
+                "%(count)s conversations were assigned so already.",
+                "count",
+            ),
+            recorded=gettext_noop("assignee"),
+        )
+
+    def _change(
+        self,
+        request: HttpRequest,
+        change: Callable[[Conversation], bool],
+        *,
+        told: Any,
+        left: Any,
+        recorded: str = "",
+    ) -> None:
+        """Do it to each that was selected, and say to how many it was done."""
+        done = alone = 0
+        for conversation in self._selected(request):
+            if not change(conversation):
+                alone += 1
+                continue
+            done += 1
+            if recorded:
+                self.log_change(request, conversation, [{"changed": {"fields": [recorded]}}])
+        if done:
+            messages.success(request, told % {"count": done})
+        if alone:
+            messages.info(request, left % {"count": alone})
+
+
+def _seen(request: HttpRequest) -> dict[int, int]:
+    """The newest message of each conversation, as the page had it."""
+    pairs = [one.partition(":") for one in request.POST.getlist(SEEN)]
+    return {
+        int(pk): int(newest)
+        for pk, _colon, newest in pairs
+        if pk.isdecimal() and newest.isdecimal() and max(len(pk), len(newest)) < 19
+    }

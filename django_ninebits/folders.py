@@ -1,0 +1,740 @@
+"""The list of the inbox: its folders, their orders, and pages that are found by a key.
+
+Nothing here counts or sorts what may be a million rows. A folder in an order is a chain of
+stretches; in each, rows are in the order of an index, and a page is a piece of it that begins
+behind a key: behind the first row or the 250,000th, it costs the same.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+from django import forms
+from django.conf import settings
+from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.views.main import PAGE_VAR, SEARCH_VAR, ChangeList
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import OuterRef, Q, QuerySet, Subquery
+from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.timesince import timesince
+from django.utils.translation import get_language, gettext, ngettext, pgettext, pgettext_lazy
+from django.utils.translation import gettext_lazy as _
+
+from django_ninebits.models import (
+    PREVIEW_LENGTH,
+    Contact,
+    Conversation,
+    Message,
+    aware_time,
+    stored_time,
+)
+from django_ninebits.search import Found, find
+
+if TYPE_CHECKING:
+    ConversationModelAdmin = admin.ModelAdmin[Conversation]
+else:
+    ConversationModelAdmin = object
+
+#: Conversations on one page of the list.
+PAGE = 50
+
+#: Seconds after which an open page asks whether anything has changed.
+EVERY = 2.5
+
+#: A folder that holds more is only said to hold more than this.
+COUNTED = 99
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+#: What the address of a list can say beside its filters.
+FOLDER, ORDER, AFTER, BEFORE = "folder", "order", "after", "before"
+
+#: From which message on a search goes on.
+OLDER = "older"
+
+#: Whether the filters are to be seen, and what they are called in an address.
+FILTER = "filter"
+FILTERS = ("code", "telco", "assignee", "since", "until")
+
+#: How many of what a filter can be set to are offered.
+OFFERED = 30
+
+
+@dataclass(frozen=True)
+class Key:
+    """Where a row stands in the chain: pages begin behind it, or end before it."""
+
+    stretch: int
+    moment: datetime
+    pk: int
+
+    @classmethod
+    def read(cls, written: str) -> Self | None:
+        """``None`` for what no page has written."""
+        try:
+            stretch, microseconds, pk = map(int, written.split("."))
+            moment = stored_time(_EPOCH + microseconds * _MICROSECOND)
+        except (ValueError, OverflowError):
+            return None
+        return cls(stretch, moment, pk) if abs(pk) < 2**63 else None
+
+    def __str__(self) -> str:
+        microseconds = (aware_time(self.moment) - _EPOCH) // _MICROSECOND
+        return f"{self.stretch}.{microseconds}.{self.pk}"
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Conversations in the order of a column that an index has, with the id to tell apart."""
+
+    condition: Q
+    column: str
+    is_newest_first: bool
+    #: What the index has before the column, where that may be looked for as NULL: PostgreSQL takes
+    #: the rest of such an index for sorted only if it is told to sort by this as well.
+    lead: tuple[str, ...] = ()
+
+    def rows(
+        self, found: QuerySet[Conversation], key: Key | None, *, is_backwards: bool
+    ) -> QuerySet[Conversation]:
+        """Those behind ``key``, or before it, the nearest first."""
+        is_descending = self.is_newest_first != is_backwards
+        rows = found.filter(self.condition, **{f"{self.column}__isnull": False})
+        if key is not None:
+            rows = rows.filter(self._beyond(key, "lt" if is_descending else "gt"))
+        sign = "-" if is_descending else ""
+        return rows.order_by(*(f"{sign}{name}" for name in (*self.lead, self.column, "pk")))
+
+    def key(self, number: int, row: Conversation) -> Key:
+        return Key(number, getattr(row, self.column), row.pk)
+
+    def _beyond(self, key: Key, than: str) -> Q:
+        # The first part is what an index can begin at, on every database.
+        at_or_beyond = Q(**{f"{self.column}__{than}e": key.moment})
+        return at_or_beyond & (
+            Q(**{f"{self.column}__{than}": key.moment}) | Q(**{f"pk__{than}": key.pk})
+        )
+
+
+@dataclass(frozen=True)
+class Page:
+    """Rows that follow each other, and where the pages beside them begin."""
+
+    rows: list[Conversation]
+    before: Key | None
+    after: Key | None
+
+    @classmethod
+    def of(
+        cls,
+        found: QuerySet[Conversation],
+        stretches: list[Stretch],
+        *,
+        after: Key | None = None,
+        before: Key | None = None,
+        size: int = PAGE,
+    ) -> "Page":
+        is_backwards = before is not None
+        walked = list(_walk(found, stretches, before or after, is_backwards, size + 1))
+        if is_backwards and len(walked) <= size:
+            # What has come meanwhile would be left out of a page that ends here.
+            return cls.of(found, stretches, size=size)
+        has_more = len(walked) > size
+        walked = walked[:size]
+        if is_backwards:
+            walked.reverse()
+        if not walked:
+            return cls([], None, None)
+        keys = [stretches[number].key(number, row) for number, row in (walked[0], walked[-1])]
+        return cls(
+            [row for _number, row in walked],
+            before=keys[0] if after or is_backwards else None,
+            after=keys[1] if has_more or is_backwards else None,
+        )
+
+
+def _walk(
+    found: QuerySet[Conversation],
+    stretches: list[Stretch],
+    key: Key | None,
+    is_backwards: bool,
+    count: int,
+) -> Iterable[tuple[int, Conversation]]:
+    """So many rows with the numbers of their stretches, from ``key`` on."""
+    numbers = range(len(stretches))[:: -1 if is_backwards else 1]
+    start = numbers[0] if key is None else key.stretch
+    seen: set[int] = set()
+    for number in numbers[numbers.index(start) :] if start in numbers else numbers:
+        mine = key if key is not None and key.stretch == number else None
+        rows = stretches[number].rows(found, mine, is_backwards=is_backwards)
+        for row in rows[: count - len(seen)]:
+            # One that was answered since the stretch before was read is in this one too.
+            if row.pk not in seen:
+                seen.add(row.pk)
+                yield number, row
+        if len(seen) == count:
+            return
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Some of the conversations, and the orders in which they can be listed."""
+
+    name: str
+    label: Any
+    #: Said where it is empty.
+    empty: Any
+    condition: Callable[[Any], Q]
+    #: In which of its rows somebody or something waits, and since when.
+    waits: str = "waiting_since"
+    #: What its indexes have before the column of the order.
+    lead: tuple[str, ...] = ()
+    #: Nothing is in it that does not wait.
+    has_only_waiting: bool = False
+    #: Nothing in it waits.
+    has_none_waiting: bool = False
+    is_counted: bool = True
+
+    @property
+    def orders(self) -> list[str]:
+        return ["newest"] if self.has_none_waiting else ["longest", "newest"]
+
+    def chain(self, order: str, user: Any) -> list[Stretch]:
+        """Its rows in this order."""
+        condition = self.condition(user)
+        is_newest_first = order == "newest"
+        newest = Stretch(condition, "last_message_at", True, self.lead)
+        if self.has_none_waiting:
+            return [newest]
+        waiting = Stretch(condition, self.waits, is_newest_first, self.lead)
+        if self.has_only_waiting:
+            return [waiting]
+        if is_newest_first:
+            return [newest]
+        answered = Stretch(condition & Q(waiting_since=None), "last_message_at", True, self.lead)
+        return [waiting, answered]
+
+
+_OPEN = Q(status=Conversation.Status.OPEN)
+
+FOLDERS = {
+    folder.name: folder
+    for folder in (
+        Folder(
+            "open",
+            pgettext_lazy("folder", "Open"),
+            _(
+                "Nothing is open. When somebody texts your short code, the conversation appears"
+                " here."
+            ),
+            lambda user: _OPEN,
+        ),
+        Folder(
+            "waiting",
+            pgettext_lazy("folder", "Waiting"),
+            _("Nobody waits for an answer."),
+            lambda user: Q(),
+            has_only_waiting=True,
+        ),
+        Folder(
+            "mine",
+            pgettext_lazy("folder", "Mine"),
+            _("Nothing that is open is assigned to you."),
+            lambda user: _OPEN & Q(assignee=user.pk),
+            lead=("assignee_id",),
+        ),
+        Folder(
+            "unassigned",
+            pgettext_lazy("folder", "Unassigned"),
+            _("All that is open is assigned to somebody."),
+            lambda user: _OPEN & Q(assignee=None),
+            lead=("assignee_id",),
+        ),
+        Folder(
+            "undecided",
+            pgettext_lazy("folder", "Needs a decision"),
+            _("No message needs a decision."),
+            # Where there was only bulk, it is decided among the messages.
+            lambda user: Q(last_message_at__isnull=False),
+            waits="undecided_since",
+            has_only_waiting=True,
+        ),
+        Folder(
+            "closed",
+            pgettext_lazy("folder", "Closed"),
+            _("Nothing is closed."),
+            lambda user: Q(status=Conversation.Status.CLOSED),
+            has_none_waiting=True,
+            is_counted=False,
+        ),
+        Folder(
+            "all",
+            pgettext_lazy("folder", "All"),
+            _("No texts yet. When somebody texts your short code, the conversation appears here."),
+            lambda user: Q(),
+            is_counted=False,
+        ),
+    )
+}
+
+ORDERS = {
+    "longest": _("Longest waiting first"),
+    "newest": _("Newest first"),
+}
+
+
+@dataclass(frozen=True)
+class Link:
+    """To the same list in another folder or order."""
+
+    label: Any
+    address: str
+    is_current: bool
+    count: str = ""
+
+
+class FilterForm(forms.Form):
+    """What a folder can be narrowed to. What is no date and nobody narrows nothing."""
+
+    code = forms.CharField(label=_("short code"), required=False)
+    telco = forms.CharField(label=_("telco"), required=False)
+    assignee = forms.CharField(label=_("assignee"), required=False)
+    since = forms.DateField(
+        label=_("last message from"),
+        required=False,
+        widget=forms.DateInput({"type": "date"}, format="%Y-%m-%d"),
+        input_formats=["%Y-%m-%d"],
+    )
+    until = forms.DateField(
+        label=pgettext_lazy("filter", "to"),
+        required=False,
+        widget=forms.DateInput({"type": "date"}, format="%Y-%m-%d"),
+        input_formats=["%Y-%m-%d"],
+    )
+
+    def condition(self) -> Q:
+        """What was asked for. Each part is a range or a value of a column that an index has."""
+        self.is_valid()
+        fits = Q()
+        for name, narrow in _NARROWING.items():
+            if value := self.cleaned_data.get(name):
+                fits &= narrow(value)
+        return fits
+
+    def offer(self, rows: QuerySet[Conversation]) -> None:
+        """Let what there is be chosen from."""
+        codes, telcos = (_values(rows, column) for column in ("short_code", "telco"))
+        users = get_user_model()._default_manager.filter(pk__in=_values(rows, "assignee_id"))
+        names = sorted((shown_name(user), str(user.pk)) for user in users)
+        self._choose("code", [(code, code) for code in codes])
+        self._choose("telco", [(telco, telco) for telco in telcos])
+        nobody = (NOBODY, pgettext("filter", "nobody"))
+        self._choose("assignee", [nobody, *((pk, name) for name, pk in names)])
+
+    def _choose(self, name: str, choices: list[tuple[Any, Any]]) -> None:
+        value = self.data.get(name, "")
+        if value and value not in {choice for choice, _label in choices}:
+            choices = [(value, value), *choices]
+        self.fields[name].widget = forms.Select(choices=[("", pgettext("filter", "any")), *choices])
+
+
+#: Of which a user's key is no writing.
+NOBODY = "nobody"
+
+
+def _of_assignee(value: str) -> Q:
+    if value == NOBODY:
+        return Q(assignee=None)
+    try:
+        return Q(assignee=get_user_model()._meta.pk.to_python(value))
+    except ValidationError:
+        return Q()
+
+
+def _midnight(day: date) -> datetime:
+    moment = datetime.combine(day, time())
+    return timezone.make_aware(moment) if settings.USE_TZ else moment
+
+
+_NARROWING: dict[str, Callable[[Any], Q]] = {
+    "code": lambda code: Q(short_code=code),
+    "telco": lambda telco: Q(telco=telco),
+    "assignee": _of_assignee,
+    "since": lambda day: Q(last_message_at__gte=_midnight(day)),
+    "until": lambda day: Q(last_message_at__lt=_midnight(day + timedelta(days=1))),
+}
+
+
+def _values(rows: QuerySet[Conversation], column: str) -> list[Any]:
+    """What there is in a column: a step along its index for each, however many rows have it."""
+    found: list[Any] = []
+    ordered = rows.select_related(None).order_by(column).values_list(column, flat=True)
+    is_text = isinstance(Conversation._meta.get_field(column), models.CharField)
+    further = ordered.filter(**({f"{column}__gt": ""} if is_text else {f"{column}__isnull": False}))
+    while len(found) < OFFERED and (value := further.first()) is not None:
+        found.append(value)
+        further = ordered.filter(**{f"{column}__gt": value})
+    return found
+
+
+class FolderList(ChangeList):
+    """A page of a folder, found by its key."""
+
+    def get_filters_params(self, params: Any = None) -> Any:
+        found = super().get_filters_params(params)
+        return {name: value for name, value in found.items() if name not in _OURS}
+
+    def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Any]:
+        self.user = request.user
+        self.counts: dict[str, str] = {}
+        self.folder = FOLDERS.get(self.params.get(FOLDER, ""), FOLDERS["open"])
+        wanted = self.params.get(ORDER, "")
+        if self.is_search:
+            # Whoever looks for somebody looks everywhere.
+            self.folder, wanted = FOLDERS["all"], "newest"
+        self.order = wanted if wanted in self.folder.orders else self.folder.orders[0]
+        # Not of the list itself: what else is asked of it begins at its first page.
+        self.after, self.before = (self.params.pop(name, "") for name in (AFTER, BEFORE))
+        self.filters = FilterForm(self.params)
+        self.narrowed = [name for name in FILTERS if self.params.get(name)]
+        found = super().get_queryset(request, *args, **kwargs)
+        self.search: Found | None = getattr(request, "ninebits_found", None)
+        return found.filter(self.filters.condition())
+
+    @property
+    def is_search(self) -> bool:
+        return bool(self.query.strip())
+
+    def get_results(self, request: HttpRequest) -> None:
+        self.page = Page.of(
+            self.queryset.annotate(
+                last_message_status=Subquery(_status_of_the_last), newest_id=Subquery(_newest)
+            ),
+            self.folder.chain(self.order, self.user),
+            after=Key.read(self.after),
+            before=Key.read(self.before),
+            size=self.list_per_page,
+        )
+        for row in self.page.rows:
+            row.found_text = self.search.texts.get(row.pk, "") if self.search else ""  # type: ignore[attr-defined]
+        self.result_list = self.page.rows
+        # Of this page: nobody counts the rest.
+        self.result_count = self.full_result_count = len(self.page.rows)
+        self.show_full_result_count = False
+        self.show_admin_actions = bool(self.page.rows)
+        self.can_show_all = self.multi_page = False
+        self.paginator = self.model_admin.get_paginator(
+            request, self.queryset.none(), self.list_per_page
+        )
+
+    def get_query_string(self, new_params: Any = None, remove: Any = None) -> str:
+        """Of another list: its pages are others."""
+        new_params = {AFTER: None, BEFORE: None, **(new_params or {})}
+        return super().get_query_string(new_params, remove)
+
+    @property
+    def further(self) -> str:
+        """The same search among older texts."""
+        if self.search is None or self.search.further is None:
+            return ""
+        return self.get_query_string({OLDER: self.search.further})
+
+    @property
+    def filter_is_shown(self) -> bool:
+        return bool(self.narrowed) or FILTER in self.params
+
+    @property
+    def filter_form(self) -> FilterForm:
+        """With what can be chosen, which is looked up for it."""
+        self.filters.offer(self.root_queryset)
+        return self.filters
+
+    @property
+    def filter_link(self) -> str:
+        return self.get_query_string({FILTER: "yes"})
+
+    @property
+    def unfiltered_link(self) -> str:
+        return self.get_query_string(dict.fromkeys((*FILTERS, FILTER)))
+
+    @property
+    def kept(self) -> list[tuple[str, str]]:
+        """What the form of the filters takes along."""
+        return self._kept(SEARCH_VAR, FOLDER, ORDER)
+
+    @property
+    def kept_by_search(self) -> list[tuple[str, str]]:
+        """What the search takes along: it is over all folders, and begins at the newest text."""
+        return self._kept(FILTER, *FILTERS)
+
+    def _kept(self, *names: str) -> list[tuple[str, str]]:
+        return [(name, self.params[name]) for name in names if name in self.params]
+
+    @property
+    def previous(self) -> str:
+        return self._page_at(BEFORE, self.page.before)
+
+    @property
+    def next(self) -> str:
+        return self._page_at(AFTER, self.page.after)
+
+    @property
+    def first(self) -> str:
+        """Only where this is not the first page."""
+        return self.get_query_string() if self.after or self.before else ""
+
+    @cached_property
+    def folders(self) -> list[Link]:
+        return [
+            Link(
+                folder.label,
+                self.get_query_string({FOLDER: folder.name, **_ELSEWHERE}),
+                folder is self.folder and not self.is_search,
+                self._count(folder) if folder.is_counted else "",
+            )
+            for folder in FOLDERS.values()
+        ]
+
+    @property
+    def orders(self) -> list[Link]:
+        names = self.folder.orders if len(self.folder.orders) > 1 and not self.is_search else []
+        return [
+            Link(ORDERS[name], self.get_query_string({ORDER: name}), name == self.order)
+            for name in names
+        ]
+
+    def _page_at(self, parameter: str, key: Key | None) -> str:
+        return "" if key is None else self.get_query_string({parameter: str(key)})
+
+    @property
+    def every(self) -> str:
+        # Not as the language writes numbers.
+        return str(EVERY)
+
+    @property
+    def now(self) -> int:
+        return int(aware_time(timezone.now()).timestamp())
+
+    @property
+    def said(self) -> str:
+        """What a screen reader is told when it changes."""
+        return gettext("Waiting: %s") % self._count(FOLDERS["waiting"])
+
+    @cached_property
+    def tag(self) -> str:
+        """Of all that is shown and can change: the same as long as nothing has."""
+        shown = [[getattr(row, name) for name in _SHOWN] for row in self.page.rows]
+        names = [(row.contact.name, row.contact.opted_out_at) for row in self.page.rows]
+        more = [get_language(), self._count(FOLDERS["waiting"]), self.page.after is None]
+        digest = hashlib.sha256(repr((shown, names, more)).encode()).hexdigest()
+        return f'"{digest[:32]}"'
+
+    def _count(self, folder: Folder) -> str:
+        """At most a hundred of its rows are looked at, and once."""
+        if folder.name not in self.counts:
+            self.counts[folder.name] = self._counted(folder)
+        return self.counts[folder.name]
+
+    def _counted(self, folder: Folder) -> str:
+        (stretch, *_rest) = folder.chain("newest", self.user)
+        rows = stretch.rows(self.root_queryset, None, is_backwards=False)
+        count = rows.select_related(None)[: COUNTED + 1].count()
+        return str(count) if count <= COUNTED else f"{COUNTED}+"
+
+
+#: What of a conversation a row shows, or its actions depend on.
+_SHOWN = (
+    "pk",
+    "status",
+    "assignee_id",
+    "telco",
+    "unread_count",
+    "waiting_since",
+    "undecided_since",
+    "last_message_at",
+    "last_message_status",
+    "newest_id",
+)
+
+_OURS = {FOLDER, ORDER, AFTER, BEFORE, OLDER, FILTER, *FILTERS, PAGE_VAR}
+
+#: What a folder is opened without.
+_ELSEWHERE = dict.fromkeys((ORDER, SEARCH_VAR, OLDER))
+
+_status_of_the_last = (
+    Message.objects.order_by().filter(identity=OuterRef("last_message_identity")).values("status")
+)
+
+_newest = Message.objects.filter(conversation=OuterRef("pk")).order_by("-id").values("id")[:1]
+
+
+class FolderAdmin(ConversationModelAdmin):
+    """For the admin of conversations: the list."""
+
+    list_display = ["who", "preview", "waits", "short_code", "telco", "assigned", "when"]
+    list_display_links = ["who", "preview"]
+    list_per_page = PAGE
+    # Counts are of folders, and go no further than is said.
+    show_facets = admin.ShowFacets.NEVER
+    # The order is that of the folder.
+    ordering = ()
+    # Only so that there is a box: see get_search_results.
+    search_fields = ["contact__name"]
+    search_help_text = _(
+        "A number or its last four digits, a name, a session or a reference, or words of a text."
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Conversation]:
+        return super().get_queryset(request).select_related("contact", "assignee")
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return FolderList
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        if request.method == "GET" and self._is_shown_already(request):
+            return HttpResponseNotModified()
+        return super().changelist_view(request, {"title": _("Inbox"), **(extra_context or {})})
+
+    def _is_shown_already(self, request: HttpRequest) -> bool:
+        """Whether the open page that asks has all there is."""
+        known = request.headers.get("If-None-Match")
+        if known is None or not self.has_view_or_change_permission(request):
+            return False
+        with suppress(IncorrectLookupParameters):
+            shown = self.get_changelist_instance(request)
+            return isinstance(shown, FolderList) and shown.tag in known
+        return False
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Conversation], search_term: str
+    ) -> tuple[QuerySet[Conversation], bool]:
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        found = find(term, _id(request.GET.get(OLDER, "")))
+        request.ninebits_found = found  # type: ignore[attr-defined]
+        return queryset.filter(pk__in=found.ids), False
+
+    @admin.display(description=pgettext_lazy("column", "who"))
+    def who(self, conversation: Conversation) -> SafeString:
+        unread = SafeString("")
+        if conversation.unread_count:
+            unread = format_html(
+                ' <span class="nb-unread">{} <span class="nb-hidden">{}</span></span>',
+                conversation.unread_count,
+                ngettext("unread text", "unread texts", conversation.unread_count),
+            )
+        return format_html("{}{}", named(conversation.contact), unread)
+
+    @admin.display(description=_("last message"))
+    def preview(self, conversation: Conversation) -> SafeString:
+        is_inbound = conversation.last_message_direction == Message.Direction.INBOUND
+        whose = pgettext("message", "received") if is_inbound else _("sent by us")
+        return format_html(
+            '<span class="nb-preview"><span class="nb-arrow" title="{}">{}</span>'
+            ' <span class="nb-hidden">{}{}</span> <bdi>{}</bdi></span>{}',
+            whose,
+            "↓" if is_inbound else "↑",
+            whose,
+            _(":"),
+            conversation.last_message_text.strip() or _("(empty)"),
+            _states(conversation),
+        ) + _found_text(conversation)
+
+    @admin.display(description=pgettext_lazy("column", "waiting for"))
+    def waits(self, conversation: Conversation) -> SafeString:
+        if conversation.waiting_since is None:
+            is_closed = conversation.status == Conversation.Status.CLOSED
+            closed = conversation.get_status_display() if is_closed else ""
+            return format_html('<span class="nb-quiet">{}</span>', closed)
+        since, now = aware_time(conversation.waiting_since), aware_time(timezone.now())
+        return _moment(since, timesince(since, now, depth=1), "nb-waits")
+
+    @admin.display(description=_("assignee"))
+    def assigned(self, conversation: Conversation) -> SafeString:
+        return format_html("<bdi>{}</bdi>", shown_name(conversation.assignee))
+
+    @admin.display(description=pgettext_lazy("column", "when"))
+    def when(self, conversation: Conversation) -> SafeString:
+        last = conversation.last_message_at
+        assert last is not None  # noqa: S101 - or else it is not listed
+        moment = _local(last)
+        is_today = moment.date() == _local(timezone.now()).date()
+        return _moment(last, date_format(moment, "TIME_FORMAT" if is_today else "DATE_FORMAT"))
+
+
+def _id(written: str) -> int | None:
+    """``None`` for what is no id of any row."""
+    return int(written) if written.isdecimal() and len(written) < 19 else None
+
+
+def named(contact: Contact) -> SafeString:
+    """A contact as lists show it."""
+    number = format_html('<span class="nb-number" dir="ltr">{}</span>', contact.phone_number)
+    if not contact.name:
+        return number
+    return format_html('<bdi class="nb-name">{}</bdi> {}', contact.name, number)
+
+
+def shown_name(user: Any) -> str:
+    """A user as colleagues know them, whatever user model the host has."""
+    if user is None:
+        return ""
+    full_name = getattr(user, "get_full_name", str)
+    return full_name() or user.get_username()
+
+
+def _states(conversation: Conversation) -> SafeString:
+    """What is to be known of the last message, and of those before it."""
+    state = getattr(conversation, "last_message_status", None)
+    said = SafeString("")
+    if state is not None:
+        label = Message.Status(state).label
+        said = format_html(' <span class="nb-state nb-state-{}">{}</span>', state, label)
+    if conversation.undecided_since is not None and state not in Message.UNDECIDED:
+        said += format_html(
+            ' <span class="nb-state nb-state-failed">{}</span>', _("needs a decision")
+        )
+    if conversation.contact.opted_out_at is not None:
+        said += format_html(' <span class="nb-state">{}</span>', pgettext("contact", "opted out"))
+    return said
+
+
+def _found_text(conversation: Conversation) -> SafeString:
+    text = getattr(conversation, "found_text", "")
+    if text[:PREVIEW_LENGTH] in {"", conversation.last_message_text}:
+        return SafeString("")
+    return format_html(
+        '<span class="nb-found"><span class="nb-hidden">{}</span><bdi>{}</bdi></span>',
+        _("Found in:"),
+        text[:PREVIEW_LENGTH],
+    )
+
+
+def _moment(moment: datetime, shown: str, css_class: str = "nb-when") -> SafeString:
+    local = _local(moment)
+    return format_html(
+        '<time class="{}" datetime="{}" title="{}">{}</time>',
+        css_class,
+        local.isoformat(),
+        date_format(local, "DATETIME_FORMAT"),
+        shown,
+    )
+
+
+def _local(moment: datetime) -> datetime:
+    return timezone.localtime(aware_time(moment))
