@@ -6,17 +6,14 @@ deleted reply could be sent again. Nothing of a message can be edited either: it
 
 import logging
 import re
-import uuid
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import reduce
 from operator import and_
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
-from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.core.exceptions import PermissionDenied
 from django.db.models import Model, Q, QuerySet
 from django.http import (
     Http404,
@@ -27,29 +24,20 @@ from django.http import (
 )
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext, pgettext_lazy
 
-from django_ninebits import consent, inbox, services, wording
-from django_ninebits.bulk import BulkAdmin
+from django_ninebits import inbox, wording
 from django_ninebits.decisions import (
-    LEVELS,
     DecidingAdmin,
-    Seen,
-    Verb,
-    may_decide,
     outside_transactions,
-    verbs_for,
 )
 from django_ninebits.exceptions import (
     DeliveryNotUnderstood,
     InvalidPhoneNumber,
-    MessageRefused,
-    RefIdConflict,
     WrongStatus,
     traceback_without_values,
 )
@@ -65,6 +53,7 @@ from django_ninebits.models import (
 )
 from django_ninebits.phone import subscriber_number
 from django_ninebits.status import unattended
+from django_ninebits.thread import ThreadAdmin, place_of
 
 Row = TypeVar("Row", bound=Model)
 
@@ -80,12 +69,6 @@ else:
 
 
 logger = logging.getLogger(__name__)
-
-#: Messages on one page of a thread.
-PAGE = 100
-
-#: Statuses whose error somebody may have to act upon.
-_TROUBLED = {Message.Status.FAILED, Message.Status.UNCERTAIN, Message.Status.QUEUED}
 
 
 class KeptAdmin(ModelAdmin[Row]):
@@ -116,80 +99,8 @@ class ReadOnlyAdmin(KeptAdmin[Row]):
         return False
 
 
-class ReplyForm(forms.Form):
-    """A reply and its idempotency key, which the page's address has too.
-
-    A browser that goes Back asks for the page again and fills in the text that was written there.
-    Because the address is the same the key is too, and so the same reply is not sent twice.
-    """
-
-    text = forms.CharField(
-        label=_("Your reply"),
-        strip=False,
-        error_messages={"required": _("Write a text first.")},
-        widget=forms.Textarea(attrs={"rows": 3, "dir": "auto", "class": "nb-textarea"}),
-    )
-    ref_id = forms.UUIDField(widget=forms.HiddenInput)
-
-    def clean_text(self) -> str:
-        text: str = self.cleaned_data["text"]
-        if not text.strip():
-            raise forms.ValidationError(_("Write a text first."))
-        return text
-
-    def with_ref_id(self, ref_id: uuid.UUID, problem: Any) -> "ReplyForm":
-        """The same text in a form that sends it as another message, and why."""
-        form = ReplyForm({"text": self.data.get("text", ""), "ref_id": str(ref_id)})
-        form.add_error(None, problem)
-        return form
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A message as the thread shows it."""
-
-    message: Message
-    begins_session: bool
-
-    @property
-    def trouble(self) -> str:
-        return wording.shown(self.message.error) if self.message.status in _TROUBLED else ""
-
-    @property
-    def verbs(self) -> list[Verb]:
-        """What can be decided about it."""
-        return verbs_for(self.message)
-
-    @property
-    def seen(self) -> Seen:
-        return Seen.of(self.message)
-
-
-@dataclass(frozen=True)
-class Page:
-    """Some messages of a conversation that follow each other, the oldest first."""
-
-    entries: list[Entry]
-    has_older: bool
-
-    @classmethod
-    def of(cls, conversation: Conversation, before: int | None) -> "Page":
-        found = Message.objects.using(database()).filter(conversation=conversation)
-        if before is not None:
-            found = found.filter(id__lt=before)
-        # One more than is shown: whether it is there, and whether its session ends with it.
-        found = found.select_related("consent_change").defer("delivery").order_by("-id")
-        newest_first = list(found[: PAGE + 1])
-        earlier = [*(message.session_id for message in newest_first[1:]), None]
-        entries = [
-            Entry(message, begins_session=message.session_id != session_before)
-            for message, session_before in zip(newest_first, earlier, strict=False)
-        ]
-        return cls(entries[PAGE - 1 :: -1], has_older=len(entries) > PAGE)
-
-
 @admin.register(Conversation)
-class ConversationAdmin(BulkAdmin, ReadOnlyAdmin[Conversation]):
+class ConversationAdmin(ThreadAdmin, ReadOnlyAdmin[Conversation]):
     """The inbox; the page of a conversation is its thread, with a form to reply."""
 
     @outside_transactions
@@ -201,114 +112,6 @@ class ConversationAdmin(BulkAdmin, ReadOnlyAdmin[Conversation]):
         if isinstance(response, TemplateResponse) and self.has_reply_permission(request):
             _warn_of_a_backlog(request, self.admin_site)
         return response
-
-    @outside_transactions
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        conversation = self.get_object(request, unquote(object_id))
-        if not self.has_view_permission(request, conversation):
-            raise PermissionDenied
-        if conversation is None:
-            raise Http404
-        if request.method == "POST":
-            return self._reply(request, conversation)
-        return self._read(request, conversation, extra_context or {})
-
-    def _read(
-        self, request: HttpRequest, conversation: Conversation, extra_context: dict[str, Any]
-    ) -> HttpResponse:
-        before = _int(request.GET.get("before"))
-        page = Page.of(conversation, before)
-        if before is not None or not self.has_reply_permission(request):
-            return self._thread(request, conversation, page, None, extra_context)
-        ref_id = _uuid(request.GET.get("compose"))
-        if ref_id is None:
-            return HttpResponseRedirect(_address(request, compose=uuid.uuid4()))
-        is_opted_out = conversation.contact.opted_out_at is not None
-        form = None if is_opted_out else ReplyForm(initial={"ref_id": ref_id})
-        if request.method == "GET" and page.entries:
-            conversation.mark_read_up_to(page.entries[-1].message.pk)
-        return self._thread(request, conversation, page, form, extra_context)
-
-    def _reply(self, request: HttpRequest, conversation: Conversation) -> HttpResponse:
-        if not self.has_reply_permission(request):
-            raise PermissionDenied
-        form = ReplyForm(request.POST)
-        if form.is_valid():
-            began = timezone.now()
-            try:
-                message = services.reply(
-                    conversation,
-                    form.cleaned_data["text"],
-                    ref_id=str(form.cleaned_data["ref_id"]),
-                    author=request.user,  # type: ignore[arg-type]
-                )
-            except RefIdConflict:
-                form = form.with_ref_id(
-                    # Always the same one for this text: a browser may send the old form again.
-                    uuid.uuid5(form.cleaned_data["ref_id"], form.cleaned_data["text"]),
-                    _(
-                        "Already sent: a reply was sent from this page before, with another text;"
-                        " see above. Nothing was sent now. Press Send to send the text below as a"
-                        " further message."
-                    ),
-                )
-            except MessageRefused as error:
-                form.add_error("text", wording.shown(str(error)))
-            except ImproperlyConfigured as error:
-                problem = _("Not sent, because the settings of this site are wrong: %s")
-                form.add_error(None, problem % error)
-            else:
-                _tell_what_became_of(request, message, is_repeated=message.created_at < began)
-                return HttpResponseRedirect(_address(request, compose=uuid.uuid4()))
-        elif "ref_id" in form.errors:
-            form = form.with_ref_id(
-                uuid.uuid4(),
-                _(
-                    "Not sent: the form was incomplete, so that nobody can tell whether this text"
-                    " was sent before. Look above, and press Send if it was not."
-                ),
-            )
-        return self._thread(request, conversation, Page.of(conversation, None), form, {})
-
-    def _thread(
-        self,
-        request: HttpRequest,
-        conversation: Conversation,
-        page: Page,
-        form: ReplyForm | None,
-        extra_context: dict[str, Any],
-    ) -> TemplateResponse:
-        oldest = page.entries[0].message.pk if page.entries else None
-        request.current_app = self.admin_site.name
-        return TemplateResponse(
-            request,
-            "admin/django_ninebits/conversation/change_form.html",
-            {
-                **self.admin_site.each_context(request),
-                "opts": self.opts,
-                "title": conversation.contact,
-                "media": self.media,
-                "original": conversation,
-                "has_view_permission": True,
-                "preserved_filters": self.get_preserved_filters(request),
-                "entries": page.entries,
-                "may_decide": may_decide(request),
-                "older": _address(request, before=oldest) if page.has_older else "",
-                "newest": _address(request) if "before" in request.GET else "",
-                "form": form,
-                "form_address": form and _address(request, compose=form["ref_id"].value()),
-                "errors": form and form.errors,
-                "opted_out": _opted_out(conversation.contact, self.admin_site.name),
-                "may_reply": self.has_reply_permission(request),
-                **extra_context,
-            },
-        )
 
 
 class OptedOutFilter(admin.SimpleListFilter):
@@ -356,7 +159,7 @@ class ConsentChangeInline(SeenInline):
     def said(self, change: ConsentChange) -> SafeString:
         return format_html(
             '<a href="{}">{}</a>',
-            _where(change, self.admin_site.name),
+            place_of(change, self.admin_site.name),
             _excerpt(change.message.text),
         )
 
@@ -603,40 +406,6 @@ def _warn_of_a_backlog(request: HttpRequest, site: admin.AdminSite) -> None:
     messages.warning(request, said)
 
 
-def _tell_what_became_of(request: HttpRequest, message: Message, *, is_repeated: bool) -> None:
-    message.refresh_from_db(fields=["status"])
-    status = message.get_status_display()
-    if is_repeated:
-        once = _("This reply was taken before and is not sent a second time. Its status: %s.")
-        messages.info(request, once % status)
-    else:
-        level = LEVELS.get(Message.Status(message.status), messages.INFO)
-        messages.add_message(request, level, _("Your reply: %s.") % status)
-
-
-def _opted_out(contact: Contact, site: str) -> dict[str, Any] | None:
-    """What is to be said of somebody who wants no messages: since when, why, and the way back."""
-    if contact.opted_out_at is None:
-        return None
-    # There is none where a list was taken over that another system kept.
-    changes = contact.consent_changes.using(database()).filter(changed_at=contact.opted_out_at)
-    change = changes.select_related("message").defer("message__delivery").last()
-    _out, words = consent.words()
-    return {
-        "since": contact.opted_out_at,
-        "text": change and _where(change, site),
-        "words": ", ".join(sorted(word.upper() for word in words)),
-    }
-
-
-def _where(change: ConsentChange, site: str) -> str:
-    """The address of the thread that ends with the text which made the change."""
-    message = change.message
-    name, query = f"{site}:django_ninebits_conversation_change", {"before": message.pk + 1}
-    address = reverse(name, args=[message.conversation_id], query=query)
-    return f"{address}#nb-message-{message.pk}"
-
-
 def _by_name(field: str, term: str) -> Q:
     """Every word of it, in any order."""
     return reduce(and_, (Q(**{f"{field}__icontains": word}) for word in term.split()), Q())
@@ -673,27 +442,3 @@ def _readable(body: bytes | memoryview) -> str:
         else character.encode("unicode_escape").decode()
         for character in decoded
     )
-
-
-def _address(request: HttpRequest, **parameters: object) -> str:
-    """This page with others of these parameters; what else the address says is kept."""
-    query = request.GET.copy()
-    for name in ("before", "compose"):
-        query.pop(name, None)
-    for name, value in parameters.items():
-        query[name] = str(value)
-    return f"{request.path}?{query.urlencode()}#nb-newest"
-
-
-def _int(written: str | None) -> int | None:
-    try:
-        return int(written or "")
-    except ValueError:
-        return None
-
-
-def _uuid(written: str | None) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(written or "")
-    except ValueError:
-        return None

@@ -32,6 +32,7 @@ BELOW = {
     "status": INBOX,
     "search": INBOX - {"conf"},
     "folders": INBOX | {"search"},
+    "composer": INBOX,
     "dispatch": OUTBOX | {"outbox"},
     "services": SERVICES,
     "webhook": INBOX | {"inbox"},

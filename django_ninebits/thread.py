@@ -1,0 +1,248 @@
+"""The thread of a conversation: its messages a page at a time, and what a reply does."""
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from django_ninebits import consent, services, wording
+from django_ninebits.bulk import BulkAdmin
+from django_ninebits.composer import ReplyForm
+from django_ninebits.decisions import (
+    LEVELS,
+    Seen,
+    Verb,
+    may_decide,
+    outside_transactions,
+    verbs_for,
+)
+from django_ninebits.exceptions import MessageRefused, RefIdConflict
+from django_ninebits.models import ConsentChange, Contact, Conversation, Message, database
+
+#: Messages on one page of a thread.
+PAGE = 100
+
+#: Statuses whose error somebody may have to act upon.
+_TROUBLED = {Message.Status.FAILED, Message.Status.UNCERTAIN, Message.Status.QUEUED}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A message as the thread shows it."""
+
+    message: Message
+    begins_session: bool
+
+    @property
+    def trouble(self) -> str:
+        return wording.shown(self.message.error) if self.message.status in _TROUBLED else ""
+
+    @property
+    def verbs(self) -> list[Verb]:
+        """What can be decided about it."""
+        return verbs_for(self.message)
+
+    @property
+    def seen(self) -> Seen:
+        return Seen.of(self.message)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some messages of a conversation that follow each other, the oldest first."""
+
+    entries: list[Entry]
+    has_older: bool
+
+    @classmethod
+    def of(cls, conversation: Conversation, before: int | None) -> "Page":
+        found = Message.objects.using(database()).filter(conversation=conversation)
+        if before is not None:
+            found = found.filter(id__lt=before)
+        # One more than is shown: whether it is there, and whether its session ends with it.
+        found = found.select_related("consent_change").defer("delivery").order_by("-id")
+        newest_first = list(found[: PAGE + 1])
+        earlier = [*(message.session_id for message in newest_first[1:]), None]
+        entries = [
+            Entry(message, begins_session=message.session_id != session_before)
+            for message, session_before in zip(newest_first, earlier, strict=False)
+        ]
+        return cls(entries[PAGE - 1 :: -1], has_older=len(entries) > PAGE)
+
+
+class ThreadAdmin(BulkAdmin):
+    """For the admin of conversations: the page of one."""
+
+    @outside_transactions
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        conversation = self.get_object(request, unquote(object_id))
+        if not self.has_view_permission(request, conversation):
+            raise PermissionDenied
+        if conversation is None:
+            raise Http404
+        if request.method == "POST":
+            return self._reply(request, conversation)
+        return self._read(request, conversation, extra_context or {})
+
+    def _read(
+        self, request: HttpRequest, conversation: Conversation, extra_context: dict[str, Any]
+    ) -> HttpResponse:
+        before = _int(request.GET.get("before"))
+        page = Page.of(conversation, before)
+        if before is not None or not self.has_reply_permission(request):
+            return self._thread(request, conversation, page, None, extra_context)
+        ref_id = _uuid(request.GET.get("compose"))
+        if ref_id is None:
+            return HttpResponseRedirect(_address(request, compose=uuid.uuid4()))
+        is_opted_out = conversation.contact.opted_out_at is not None
+        form = None if is_opted_out else ReplyForm(initial={"ref_id": ref_id})
+        if request.method == "GET" and page.entries:
+            conversation.mark_read_up_to(page.entries[-1].message.pk)
+        return self._thread(request, conversation, page, form, extra_context)
+
+    def _reply(self, request: HttpRequest, conversation: Conversation) -> HttpResponse:
+        if not self.has_reply_permission(request):
+            raise PermissionDenied
+        form = ReplyForm(request.POST)
+        if form.is_valid():
+            began = timezone.now()
+            try:
+                message = services.reply(
+                    conversation,
+                    form.cleaned_data["text"],
+                    ref_id=str(form.cleaned_data["ref_id"]),
+                    author=request.user,  # type: ignore[arg-type]
+                )
+            except RefIdConflict:
+                form = form.with_ref_id(
+                    # Always the same one for this text: a browser may send the old form again.
+                    uuid.uuid5(form.cleaned_data["ref_id"], form.cleaned_data["text"]),
+                    _(
+                        "Already sent: a reply was sent from this page before, with another text;"
+                        " see above. Nothing was sent now. Press Send to send the text below as a"
+                        " further message."
+                    ),
+                )
+            except MessageRefused as error:
+                form.add_error("text", wording.shown(str(error)))
+            except ImproperlyConfigured as error:
+                problem = _("Not sent, because the settings of this site are wrong: %s")
+                form.add_error(None, problem % error)
+            else:
+                _tell_what_became_of(request, message, is_repeated=message.created_at < began)
+                return HttpResponseRedirect(_address(request, compose=uuid.uuid4()))
+        elif "ref_id" in form.errors:
+            form = form.with_ref_id(
+                uuid.uuid4(),
+                _(
+                    "Not sent: the form was incomplete, so that nobody can tell whether this text"
+                    " was sent before. Look above, and press Send if it was not."
+                ),
+            )
+        return self._thread(request, conversation, Page.of(conversation, None), form, {})
+
+    def _thread(
+        self,
+        request: HttpRequest,
+        conversation: Conversation,
+        page: Page,
+        form: ReplyForm | None,
+        extra_context: dict[str, Any],
+    ) -> TemplateResponse:
+        oldest = page.entries[0].message.pk if page.entries else None
+        request.current_app = self.admin_site.name
+        return TemplateResponse(
+            request,
+            "admin/django_ninebits/conversation/change_form.html",
+            {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "title": conversation.contact,
+                "media": self.media,
+                "original": conversation,
+                "has_view_permission": True,
+                "preserved_filters": self.get_preserved_filters(request),
+                "entries": page.entries,
+                "may_decide": may_decide(request),
+                "older": _address(request, before=oldest) if page.has_older else "",
+                "newest": _address(request) if "before" in request.GET else "",
+                "form": form,
+                "form_address": form and _address(request, compose=form["ref_id"].value()),
+                "errors": form and form.errors,
+                "opted_out": _opted_out(conversation.contact, self.admin_site.name),
+                "may_reply": self.has_reply_permission(request),
+                **extra_context,
+            },
+        )
+
+
+def _tell_what_became_of(request: HttpRequest, message: Message, *, is_repeated: bool) -> None:
+    message.refresh_from_db(fields=["status"])
+    status = message.get_status_display()
+    if is_repeated:
+        once = _("This reply was taken before and is not sent a second time. Its status: %s.")
+        messages.info(request, once % status)
+    else:
+        level = LEVELS.get(Message.Status(message.status), messages.INFO)
+        messages.add_message(request, level, _("Your reply: %s.") % status)
+
+
+def _opted_out(contact: Contact, site: str) -> dict[str, Any] | None:
+    """What is to be said of somebody who wants no messages: since when, why, and the way back."""
+    if contact.opted_out_at is None:
+        return None
+    # There is none where a list was taken over that another system kept.
+    changes = contact.consent_changes.using(database()).filter(changed_at=contact.opted_out_at)
+    change = changes.select_related("message").defer("message__delivery").last()
+    _out, words = consent.words()
+    return {
+        "since": contact.opted_out_at,
+        "text": change and place_of(change, site),
+        "words": ", ".join(sorted(word.upper() for word in words)),
+    }
+
+
+def place_of(change: ConsentChange, site: str) -> str:
+    """The address of the thread that ends with the text which made the change."""
+    message = change.message
+    name, query = f"{site}:django_ninebits_conversation_change", {"before": message.pk + 1}
+    address = reverse(name, args=[message.conversation_id], query=query)
+    return f"{address}#nb-message-{message.pk}"
+
+
+def _address(request: HttpRequest, **parameters: object) -> str:
+    """This page with others of these parameters; what else the address says is kept."""
+    query = request.GET.copy()
+    for name in ("before", "compose"):
+        query.pop(name, None)
+    for name, value in parameters.items():
+        query[name] = str(value)
+    return f"{request.path}?{query.urlencode()}#nb-newest"
+
+
+def _int(written: str | None) -> int | None:
+    try:
+        return int(written or "")
+    except ValueError:
+        return None
+
+
+def _uuid(written: str | None) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(written or "")
+    except ValueError:
+        return None
