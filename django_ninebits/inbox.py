@@ -5,19 +5,18 @@ where the database cannot be reached is nothing kept, and then ``CannotStoreNow`
 """
 
 import logging
-import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from django.db import Error, IntegrityError, InterfaceError, OperationalError, connections
+from django.db import Error, IntegrityError, InterfaceError, OperationalError
 from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from django_ninebits import consent
+from django_ninebits.contention import is_contention, persistently
 from django_ninebits.exceptions import (
     DeliveryNotUnderstood,
     NinebitsError,
@@ -43,13 +42,6 @@ logger = logging.getLogger(__name__)
 
 #: How long receivers have before a worker takes the process for dead and announces the text again.
 ANNOUNCE_AFTER = timedelta(minutes=1)
-
-#: How often the same delivery is written again after a deadlock, a lock or a lost connection.
-TRIES = 4
-
-# Deadlock, serialization failure and lock timeout, as PostgreSQL and MariaDB number them.
-_CONTENTION_SQLSTATES = {"40001", "40P01", "55P03"}
-_CONTENTION_ERRNOS = {1205, 1213}
 
 
 class CannotStoreNow(NinebitsError):
@@ -91,7 +83,7 @@ def keep(body: bytes) -> TakenIn:
     """
     delivery = read_delivery(body)
     try:
-        return TakenIn(message=_persistently(lambda: _store(delivery, body)))
+        return TakenIn(message=_stored(lambda: _store(delivery, body)))
     except IntegrityError:
         first = _first_with(delivery.identity)
         if first is None:
@@ -207,33 +199,16 @@ def _quarantine(body: bytes, errors: list[str]) -> TakenIn:
         return QuarantinedDelivery.objects.create(body=body, errors="\n".join(errors))
 
     try:
-        return TakenIn(quarantined=_persistently(write), errors=tuple(errors))
+        return TakenIn(quarantined=_stored(write), errors=tuple(errors))
     except Error as error:
         raise CannotStoreNow from error
 
 
-def _persistently(write: Callable[[], Row]) -> Row:
-    """Write, and write again after what passes by itself, on a fresh connection where needed."""
-    connection = connections[database()]
-    tries_left = TRIES
-    while True:
-        tries_left -= 1
-        try:
-            return write()
-        except (OperationalError, InterfaceError) as error:
-            if tries_left > 0 and not connection.in_atomic_block:
-                connection.close_if_unusable_or_obsolete()
-                time.sleep(random.uniform(0.02, 0.2))  # noqa: S311 - only to spread
-            elif _is_contention(error):
-                raise CannotStoreNow from error
-            else:
-                raise
-
-
-def _is_contention(error: Error) -> bool:
-    """Whether others hold what is needed. Then the same write will succeed later, elsewhere not."""
-    driver = error.__cause__
-    sqlstate = getattr(driver, "sqlstate", None) or getattr(driver, "pgcode", None)
-    sqlite_busy_or_locked = getattr(driver, "sqlite_errorcode", 0) & 0xFF in {5, 6}
-    errno = error.args[0] if error.args else None
-    return sqlstate in _CONTENTION_SQLSTATES or errno in _CONTENTION_ERRNOS or sqlite_busy_or_locked
+def _stored(write: Callable[[], Row]) -> Row:
+    """Written, after whatever may pass by itself, a lost connection too."""
+    try:
+        return persistently(write, passes=lambda error: True)
+    except (OperationalError, InterfaceError) as error:
+        if is_contention(error):
+            raise CannotStoreNow from error
+        raise

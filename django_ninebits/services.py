@@ -23,6 +23,7 @@ from phonenumbers import PhoneNumber
 
 from django_ninebits import outbox
 from django_ninebits.conf import conf
+from django_ninebits.contention import persistently
 from django_ninebits.dispatch import hint_after_commit
 from django_ninebits.exceptions import MessageRefused, OptedOut, RefIdConflict, WrongStatus
 from django_ninebits.models import (
@@ -307,7 +308,7 @@ def _queue(draft: _Draft) -> Message:
     first = _first_with([draft]).get(draft.identity) if draft.is_ref_id_given else None
     if first is None:
         try:
-            return _store(draft)
+            return persistently(lambda: _store(draft))
         except IntegrityError:
             first = _first_with([draft]).get(draft.identity)
             if first is None:
@@ -379,8 +380,8 @@ def _store_batch(batch: list[tuple[int, _Draft]]) -> tuple[int, list[int]]:
     for _try in range(BULK_TRIES - 1):
         # Somebody else may store one of them after it was looked for.
         with suppress(IntegrityError):
-            return _store_what_is_new(batch)
-    return _store_what_is_new(batch)
+            return persistently(lambda: _store_what_is_new(batch))
+    return persistently(lambda: _store_what_is_new(batch))
 
 
 def _store_what_is_new(batch: list[tuple[int, _Draft]]) -> tuple[int, list[int]]:

@@ -9,6 +9,9 @@ from tests.hooks import Webhook
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 
+#: What Chromium says of the log-in of Django's admin where it is filled in before it has the focus.
+UNTOLD = ["Autofocus processing was blocked because a document already has a focused element."]
+
 #: Milliseconds for which a browser is waited for, whatever else the machine does.
 PATIENCE = 20_000
 expect.set_options(timeout=PATIENCE)
@@ -62,4 +65,4 @@ def tab(chromium, live_server):
     page.route("**/favicon.ico", lambda route: route.fulfill(status=204))
     yield page
     context.close()
-    assert complaints == []
+    assert [said for said in complaints if said not in UNTOLD] == []

@@ -15,18 +15,18 @@ from django.db import (
     connections,
     transaction,
 )
-from django.db.models.signals import pre_save
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_ninebits import inbox
+from django_ninebits import contention, inbox
 from django_ninebits.exceptions import DeliveryNotUnderstood, WrongStatus
 from django_ninebits.inbox import CannotStoreNow, announce_overdue, take_in, take_in_again
 from django_ninebits.models import Contact, Conversation, Message, QuarantinedDelivery
 from django_ninebits.services import cancel, reply, send_sms
 from django_ninebits.signals import message_received
 from tests.deliveries import DOCUMENTED, body
+from tests.faults import failing, locked
 
 TEXT, NUMBER = DOCUMENTED["message"], DOCUMENTED["from"]
 
@@ -64,23 +64,6 @@ def received_by(receiver):
         yield
     finally:
         message_received.disconnect(receiver)
-
-
-@contextmanager
-def failing(error, sender=Message, times=100):
-    """The first ``times`` saves of a row of ``sender`` raise ``error``."""
-    raised: list[Exception] = []
-
-    def fail(**_):
-        if len(raised) < times:
-            raised.append(error)
-            raise error
-
-    pre_save.connect(fail, sender=sender)
-    try:
-        yield raised
-    finally:
-        pre_save.disconnect(fail, sender=sender)
 
 
 def message_of(delivery):
@@ -380,36 +363,15 @@ def test_the_reasons_are_kept_a_line_each():
 # A database that fails
 
 
-def contention():
-    """What each driver says of a deadlock or a lock."""
-
-    class Locked(Exception):
-        pass
-
-    for attribute, value in [
-        ("sqlstate", "40001"),
-        ("sqlstate", "40P01"),
-        ("pgcode", "55P03"),
-        ("sqlite_errorcode", 5),
-        ("sqlite_errorcode", 6 | 1 << 8),
-    ]:
-        driver = Locked()
-        setattr(driver, attribute, value)
-        error = OperationalError("locked")
-        error.__cause__ = driver
-        yield error
-    yield from (OperationalError(errno, "locked") for errno in (1205, 1213))
-
-
 LOST = [OperationalError(2013, "Lost connection"), InterfaceError("closed"), OperationalError()]
 
 
 @committing
-@pytest.mark.parametrize("error", [*contention(), *LOST], ids=repr)
+@pytest.mark.parametrize("error", [*locked(), *LOST], ids=repr)
 def test_what_passes_is_tried_again(error):
-    with failing(error, times=inbox.TRIES - 1) as raised:
+    with failing(error, times=contention.TRIES - 1) as raised:
         assert take_in(body()).message == Message.objects.get()
-    assert len(raised) == inbox.TRIES - 1
+    assert len(raised) == contention.TRIES - 1
     assert conversation().unread_count == 1
 
 
@@ -418,9 +380,9 @@ def test_a_moment_passes_before_the_next_try(monkeypatch):
     pauses: list[float] = []
     monkeypatch.setattr("random.uniform", uniform)
     monkeypatch.setattr("time.sleep", pauses.append)
-    with failing(OperationalError(), times=inbox.TRIES - 1):
+    with failing(OperationalError(), times=contention.TRIES - 1):
         take_in(body())
-    assert len(pauses) == inbox.TRIES - 1
+    assert len(pauses) == contention.TRIES - 1
     assert all(0.02 <= pause <= 0.2 for pause in pauses)
 
 
@@ -431,11 +393,11 @@ def test_a_fault_of_the_database_that_says_nothing_is_named_for_what_it_is():
 
 
 @committing
-@pytest.mark.parametrize("error", list(contention()), ids=repr)
+@pytest.mark.parametrize("error", locked(), ids=repr)
 def test_what_others_hold_for_too_long_shall_come_again(error):
     with failing(error) as raised, pytest.raises(CannotStoreNow):
         take_in(body())
-    assert len(raised) == inbox.TRIES
+    assert len(raised) == contention.TRIES
     assert Message.objects.count() + QuarantinedDelivery.objects.count() == 0
     assert take_in(body()).message is not None
 
@@ -557,7 +519,7 @@ def impatient():
 @committing
 def test_a_row_that_another_holds_shall_come_again(impatient, monkeypatch):
     take_in(body())
-    monkeypatch.setattr(inbox, "TRIES", 1)  # each begins on a fresh, patient connection
+    monkeypatch.setattr(contention, "TRIES", 1)  # each begins on a fresh, patient connection
     held = held_by_another("UPDATE django_ninebits_conversation SET unread_count = 7")
     with held, pytest.raises(CannotStoreNow):
         take_in(body(message="Another"))

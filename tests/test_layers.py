@@ -11,8 +11,8 @@ PACKAGE = Path(django_ninebits.__file__).parent
 GROUND = {"__init__", "conf", "exceptions", "phone", "segments", "signals"}
 WIRE = GROUND | {"wire"}
 OUTBOX = WIRE | {"client", "models"}
-INBOX = WIRE | {"models"}
-SERVICES = OUTBOX | {"outbox", "dispatch"}
+INBOX = WIRE | {"models", "contention"}
+SERVICES = OUTBOX | {"outbox", "contention", "dispatch"}
 EVERYTHING = SERVICES | {"services", "inbox", "webhook", "worker"}
 
 BELOW = {
@@ -25,6 +25,7 @@ BELOW = {
     "wire": GROUND,
     "client": WIRE,
     "models": WIRE - {"conf"},
+    "contention": WIRE | {"models"},
     "outbox": OUTBOX,
     "consent": INBOX,
     "inbox": (INBOX - {"conf"}) | {"consent"},

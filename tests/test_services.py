@@ -9,11 +9,11 @@ import phonenumbers
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import ImproperlyConfigured
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone as django_timezone
 from django.utils.functional import SimpleLazyObject
 
-from django_ninebits import dispatch, outbox, services
+from django_ninebits import contention, dispatch, outbox, services
 from django_ninebits.exceptions import (
     InvalidPhoneNumber,
     MessageRefused,
@@ -24,6 +24,7 @@ from django_ninebits.exceptions import (
 )
 from django_ninebits.models import Contact, Conversation, Message
 from django_ninebits.services import cancel, confirm, reply, retry, send_many, send_sms
+from tests.faults import failing, locked
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("provider")]
 
@@ -674,6 +675,50 @@ def test_overlapping_batches_at_once_neither_deadlock_nor_repeat():
     results = at_once(*calls)
     assert sum(results) == 60
     assert Message.objects.count() == Conversation.objects.count() == 60
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("error", locked(), ids=repr)
+def test_what_others_hold_is_stored_a_moment_later(error, monkeypatch):
+    monkeypatch.setattr("random.uniform", lambda *_: 0)
+    with failing(error, times=contention.TRIES - 1) as raised:
+        message = send_sms("08020000000", "Hello")
+    assert len(raised) == contention.TRIES - 1
+    assert Message.objects.get() == message
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_others_hold_for_too_long_is_the_callers_to_know(monkeypatch):
+    monkeypatch.setattr("random.uniform", lambda *_: 0)
+    with failing(OperationalError(1213, "Deadlock")), pytest.raises(OperationalError):
+        send_sms("08020000000", "Hello")
+    assert Message.objects.count() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("error", [OperationalError(2013, "Lost"), InterfaceError("closed")])
+def test_what_may_have_been_stored_is_not_stored_again(error):
+    with failing(error, times=1), pytest.raises(type(error)):
+        send_sms("08020000000", "Hello")
+
+
+def test_within_a_transaction_a_deadlock_is_for_its_owner():
+    with failing(OperationalError(1213, "Deadlock"), times=1), pytest.raises(OperationalError):
+        send_sms("08020000000", "Hello")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_batch_that_meets_a_deadlock_is_stored_a_moment_later():
+    answers = iter([OperationalError(1213, "Deadlock")])
+
+    def deadlock(execute, sql, *more):
+        if "INSERT INTO" in sql and (error := next(answers, None)):
+            raise error
+        return execute(sql, *more)
+
+    with connection.execute_wrapper(deadlock):
+        assert send_many(many(3)) == 3
+    assert Message.objects.count() == 3
 
 
 @pytest.mark.django_db(transaction=True)
