@@ -5,10 +5,6 @@ deleted reply could be sent again. Nothing of a message can be edited either: it
 """
 
 import logging
-import re
-from contextlib import suppress
-from functools import reduce
-from operator import and_
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.contrib import admin, messages
@@ -30,14 +26,13 @@ from django.utils.timesince import timesince
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext, pgettext_lazy
 
-from django_ninebits import inbox, wording
+from django_ninebits import inbox, search, wording
 from django_ninebits.decisions import (
     DecidingAdmin,
     outside_transactions,
 )
 from django_ninebits.exceptions import (
     DeliveryNotUnderstood,
-    InvalidPhoneNumber,
     WrongStatus,
     traceback_without_values,
 )
@@ -51,7 +46,6 @@ from django_ninebits.models import (
     QuarantinedDelivery,
     database,
 )
-from django_ninebits.phone import subscriber_number
 from django_ninebits.status import unattended
 from django_ninebits.thread import ThreadAdmin, place_of
 
@@ -185,7 +179,7 @@ class ContactAdmin(KeptAdmin[Contact]):
         self, request: HttpRequest, queryset: QuerySet[Contact], search_term: str
     ) -> tuple[QuerySet[Contact], bool]:
         term = search_term.strip()
-        return queryset.filter(_by_name("name", term) | _by_number("phone_number", term)), False
+        return (queryset.filter(search.fits(term)) if term else queryset), False
 
     def get_inlines(self, request: HttpRequest, obj: Contact | None) -> Any:
         return [] if obj is None else self.inlines
@@ -272,8 +266,8 @@ class MessageAdmin(DecidingAdmin, ReadOnlyAdmin[Message]):
         term = search_term.strip()
         if not term:
             return queryset, False
-        number = _by_number("conversation__contact__phone_number", term)
-        return queryset.filter(Q(session_id=term) | Q(ref_id=term) | number), False
+        theirs = Q(conversation__in=search.conversations_with(term))
+        return queryset.filter(Q(session_id=term) | Q(ref_id=term) | theirs), False
 
     @admin.display(description=pgettext_lazy("column", "who"))
     def number(self, message: Message) -> SafeString:
@@ -404,25 +398,6 @@ def _warn_of_a_backlog(request: HttpRequest, site: admin.AdminSite) -> None:
         )
         said = format_html('<a href="{}">{}</a>', address, said)
     messages.warning(request, said)
-
-
-def _by_name(field: str, term: str) -> Q:
-    """Every word of it, in any order."""
-    return reduce(and_, (Q(**{f"{field}__icontains": word}) for word in term.split()), Q())
-
-
-def _by_number(field: str, term: str) -> Q:
-    """A whole number in any way of writing it, or some of its digits, such as the last four."""
-    digits = re.sub(r"[^0-9]", "", term)
-    if not digits or any(character.isalpha() for character in term):
-        return Q()
-    found = Q(**{f"{field}__contains": digits})
-    if digits.startswith("0"):
-        home = f"+{digits[2:]}" if digits.startswith("00") else f"+234{digits[1:]}"
-        found |= Q(**{f"{field}__startswith": home})
-    with suppress(InvalidPhoneNumber):
-        found |= Q(**{field: subscriber_number(term)})
-    return found
 
 
 def _excerpt(text: str) -> SafeString:

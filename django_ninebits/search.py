@@ -53,8 +53,7 @@ def find(term: str, before: int | None = None) -> Found:
     """All that fits; or, where a search goes on ``before`` a message, the older texts that do."""
     found = Found()
     if before is None:
-        contacts = _contacts().filter(_numbers(term))
-        found.add(_of_contacts(contacts.order_by("phone_number")))
+        found.add(conversations_with(term))
         if any(character.isalpha() for character in term):
             found.add(_by_recent_names(term))
             found.add(_of_contacts(_named(term.lower()).order_by("name_key")))
@@ -62,6 +61,16 @@ def find(term: str, before: int | None = None) -> Found:
         found.add(_by(ref_id=term))
     _find_texts(found, term, before)
     return found
+
+
+def conversations_with(number: str) -> list[int]:
+    """Those of subscribers with that number, or with one that begins or ends so."""
+    return _of_contacts(_contacts().filter(_numbers(number)).order_by("phone_number"))
+
+
+def fits(term: str) -> Q:
+    """Whether it is such a number of a contact, or every word of it is in the name."""
+    return _numbers(term) | _every_word("name", term)
 
 
 def _contacts() -> QuerySet[Contact]:
