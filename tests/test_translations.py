@@ -20,7 +20,7 @@ from django.utils.safestring import SafeData, SafeString
 from django.utils.translation.template import templatize
 
 import django_ninebits
-from django_ninebits import decisions, handset, inbox, outbox, services, wording
+from django_ninebits import decisions, handset, inbox, outbox, services, thread, wording
 from django_ninebits.decisions import Seen
 from django_ninebits.exceptions import MessageRefused
 from django_ninebits.models import Contact, Conversation, Message, QuarantinedDelivery
@@ -229,10 +229,11 @@ def received(number, **changes):
 
 
 @pytest.fixture
-def conversation():
+def conversation(monkeypatch):
     """A thread of two pages that has a message in every status, with an error of ours."""
+    monkeypatch.setattr(thread, "PAGE", 10)
     conversation = received(1).conversation
-    for number in range(105):
+    for number in range(6):
         received(number)
     for status in Message.Status:
         later = timezone.now() + timedelta(days=1)
