@@ -209,7 +209,7 @@ class Case:
 
 def deep(alias: str) -> str:
     """The key of the row so many places down the list of all, newest first."""
-    from django_ninebits.folders import Key
+    from django_ninebits.keyset import Key
     from django_ninebits.models import Conversation
 
     with on(alias):

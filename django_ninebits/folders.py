@@ -1,17 +1,15 @@
-"""The list of the inbox: its folders, their orders, and pages that are found by a key.
+"""The list of the inbox: its folders, their orders, what narrows them, and how it stays up to date.
 
-Nothing here counts or sorts what may be a million rows. A folder in an order is a chain of
-stretches; in each, rows are in the order of an index, and a page is a piece of it that begins
-behind a key: behind the first row or the 250,000th, it costs the same.
+Nothing here counts or sorts what may be a million rows.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.conf import settings
@@ -31,13 +29,13 @@ from django.utils.timesince import timesince
 from django.utils.translation import get_language, gettext, ngettext, pgettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
+from django_ninebits.keyset import PAGE, Key, Page, Stretch
 from django_ninebits.models import (
     PREVIEW_LENGTH,
     Contact,
     Conversation,
     Message,
     aware_time,
-    stored_time,
 )
 from django_ninebits.search import Found, find
 
@@ -46,17 +44,11 @@ if TYPE_CHECKING:
 else:
     ConversationModelAdmin = object
 
-#: Conversations on one page of the list.
-PAGE = 50
-
 #: Seconds after which an open page asks whether anything has changed.
 EVERY = 2.5
 
 #: A folder that holds more is only said to hold more than this.
 COUNTED = 99
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 #: What the address of a list can say beside its filters.
 FOLDER, ORDER, AFTER, BEFORE = "folder", "order", "after", "before"
@@ -70,122 +62,6 @@ FILTERS = ("code", "telco", "assignee", "since", "until")
 
 #: How many of what a filter can be set to are offered.
 OFFERED = 30
-
-
-@dataclass(frozen=True)
-class Key:
-    """Where a row stands in the chain: pages begin behind it, or end before it."""
-
-    stretch: int
-    moment: datetime
-    pk: int
-
-    @classmethod
-    def read(cls, written: str) -> Self | None:
-        """``None`` for what no page has written."""
-        try:
-            stretch, microseconds, pk = map(int, written.split("."))
-            moment = stored_time(_EPOCH + microseconds * _MICROSECOND)
-        except (ValueError, OverflowError):
-            return None
-        return cls(stretch, moment, pk) if abs(pk) < 2**63 else None
-
-    def __str__(self) -> str:
-        microseconds = (aware_time(self.moment) - _EPOCH) // _MICROSECOND
-        return f"{self.stretch}.{microseconds}.{self.pk}"
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Conversations in the order of a column that an index has, with the id to tell apart."""
-
-    condition: Q
-    column: str
-    is_newest_first: bool
-    #: What the index has before the column, where that may be looked for as NULL: PostgreSQL takes
-    #: the rest of such an index for sorted only if it is told to sort by this as well.
-    lead: tuple[str, ...] = ()
-
-    def rows(
-        self, found: QuerySet[Conversation], key: Key | None, *, is_backwards: bool
-    ) -> QuerySet[Conversation]:
-        """Those behind ``key``, or before it, the nearest first."""
-        is_descending = self.is_newest_first != is_backwards
-        rows = found.filter(self.condition, **{f"{self.column}__isnull": False})
-        if key is not None:
-            rows = rows.filter(self._beyond(key, "lt" if is_descending else "gt"))
-        sign = "-" if is_descending else ""
-        return rows.order_by(*(f"{sign}{name}" for name in (*self.lead, self.column, "pk")))
-
-    def key(self, number: int, row: Conversation) -> Key:
-        return Key(number, getattr(row, self.column), row.pk)
-
-    def _beyond(self, key: Key, than: str) -> Q:
-        # The first part is what an index can begin at, on every database.
-        at_or_beyond = Q(**{f"{self.column}__{than}e": key.moment})
-        return at_or_beyond & (
-            Q(**{f"{self.column}__{than}": key.moment}) | Q(**{f"pk__{than}": key.pk})
-        )
-
-
-@dataclass(frozen=True)
-class Page:
-    """Rows that follow each other, and where the pages beside them begin."""
-
-    rows: list[Conversation]
-    before: Key | None
-    after: Key | None
-
-    @classmethod
-    def of(
-        cls,
-        found: QuerySet[Conversation],
-        stretches: list[Stretch],
-        *,
-        after: Key | None = None,
-        before: Key | None = None,
-        size: int = PAGE,
-    ) -> "Page":
-        is_backwards = before is not None
-        walked = list(_walk(found, stretches, before or after, is_backwards, size + 1))
-        if is_backwards and len(walked) <= size:
-            # What has come meanwhile would be left out of a page that ends here.
-            return cls.of(found, stretches, size=size)
-        has_more = len(walked) > size
-        walked = walked[:size]
-        if is_backwards:
-            walked.reverse()
-        if not walked:
-            return cls([], None, None)
-        keys = [stretches[number].key(number, row) for number, row in (walked[0], walked[-1])]
-        return cls(
-            [row for _number, row in walked],
-            before=keys[0] if after or is_backwards else None,
-            after=keys[1] if has_more or is_backwards else None,
-        )
-
-
-def _walk(
-    found: QuerySet[Conversation],
-    stretches: list[Stretch],
-    key: Key | None,
-    is_backwards: bool,
-    count: int,
-) -> Iterable[tuple[int, Conversation]]:
-    """So many rows with the numbers of their stretches, from ``key`` on."""
-    numbers = range(len(stretches))[:: -1 if is_backwards else 1]
-    start = numbers[0] if key is None else key.stretch
-    seen: set[int] = set()
-    for number in numbers[numbers.index(start) :] if start in numbers else numbers:
-        mine = key if key is not None and key.stretch == number else None
-        rows = stretches[number].rows(found, mine, is_backwards=is_backwards)
-        for row in rows[: count - len(seen)]:
-            # One that was answered since the stretch before was read is in this one too.
-            if row.pk not in seen:
-                seen.add(row.pk)
-                yield number, row
-        if len(seen) == count:
-            return
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,22 @@ from django.utils.formats import date_format
 
 from django_ninebits import folders, inbox, outbox, search, services
 from django_ninebits.exceptions import OutcomeUnknown, Refused
-from django_ninebits.folders import COUNTED, FOLDERS, PAGE, Key, Page
+from django_ninebits.folders import COUNTED, FOLDERS
+from django_ninebits.keyset import Key, Page
 from django_ninebits.models import Contact, Conversation, Message
 from tests.deliveries import body
 
 INBOX = reverse("admin:django_ninebits_conversation_changelist")
 
+#: Conversations on one page here.
+PAGE = 10
+
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def _short_pages(monkeypatch):
+    monkeypatch.setattr("django_ninebits.admin.ConversationAdmin.list_per_page", PAGE)
 
 
 def user(*codenames):
@@ -340,8 +349,8 @@ def test_the_pages_of_a_folder_have_each_conversation_once(folder):
 def test_those_who_wait_are_followed_by_those_who_do_not_across_pages(viewer):
     rows = conversations(2 * PAGE + 7)
     ids = [row.pk for row in rows]
-    Conversation.objects.filter(pk__in=ids[60:]).update(waiting_since=timezone.now())
-    expected = ids[60:] + ids[:60]
+    Conversation.objects.filter(pk__in=ids[PAGE + 2 :]).update(waiting_since=timezone.now())
+    expected = ids[PAGE + 2 :] + ids[: PAGE + 2]
     found = list(pages(viewer))
     assert [len(one) for one in found] == [PAGE, PAGE, 7]
     assert flat(found) == expected
@@ -349,7 +358,7 @@ def test_those_who_wait_are_followed_by_those_who_do_not_across_pages(viewer):
 
 def test_one_comes_back_over_the_same_pages(viewer):
     rows = conversations(3 * PAGE)
-    Conversation.objects.filter(pk__in=[row.pk for row in rows[70:]]).update(
+    Conversation.objects.filter(pk__in=[row.pk for row in rows[PAGE + 4 :]]).update(
         waiting_since=timezone.now()
     )
     forth = list(pages(viewer))
@@ -385,13 +394,10 @@ def test_at_the_same_time_the_later_conversation_is_first(viewer):
     assert found == sorted((row.pk for row in rows), reverse=True)
 
 
-def test_an_admin_may_have_shorter_pages(viewer, monkeypatch):
-    monkeypatch.setattr("django_ninebits.admin.ConversationAdmin.list_per_page", 10)
-    rows = conversations(25)
-    found = list(pages(viewer))
-    assert [len(one) for one in found] == [10, 10, 5]
-    assert flat(found) == [row.pk for row in rows]
-    assert list(pages_from(viewer, follow_to_the_last(viewer), "previous")) == found[::-1]
+def test_a_page_has_fifty_unless_the_admin_says_otherwise(viewer, monkeypatch):
+    monkeypatch.undo()
+    conversations(51)
+    assert list(map(len, pages(viewer))) == [50, 1]
 
 
 def test_a_full_page_leads_to_no_other(viewer):
@@ -851,7 +857,7 @@ def test_nonsense_is_answered_as_ever(viewer):
 
 
 def test_an_idle_page_costs_three_queries(viewer):
-    conversations(PAGE - 10)
+    conversations(PAGE - 2)
     tag = tag_of(viewer)
     with CaptureQueriesContext(connection) as captured:
         assert asks(viewer, tag).status_code == 304

@@ -32,7 +32,8 @@ BELOW = {
     "optout": SERVICES | {"consent", "services"},
     "status": INBOX,
     "search": INBOX - {"conf"},
-    "folders": INBOX | {"search"},
+    "keyset": {"models"},
+    "folders": INBOX | {"search", "keyset"},
     "composer": INBOX,
     "dispatch": OUTBOX | {"outbox"},
     "services": SERVICES,
@@ -114,6 +115,7 @@ def test_the_two_stories_never_meet():
         ("outbox", "requests"),
         ("status", "requests"),
         ("folders", "requests"),
+        ("keyset", "requests"),
         ("search", "requests"),
     ],
 )
