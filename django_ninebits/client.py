@@ -21,13 +21,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import quote
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.connection import create_connection
@@ -84,11 +82,16 @@ def send(call: Mapping[str, str], *, url: str, token: str, deadline: float) -> A
 def _exchange(
     call: Mapping[str, str], url: str, token: str
 ) -> tuple[int, Mapping[str, str], bytes]:
-    with _session().call(call, url, _Bearer(token)) as response:
+    response = _line(url).post(call, token)
+    try:
         body = b""
-        while len(body) <= MAX_ANSWER and (chunk := response.raw.read(8192)):
+        while len(body) <= MAX_ANSWER and (chunk := response.read(8192)):
             body += chunk
-    return response.status_code, response.headers, body
+    finally:
+        # Unless the answer was read to its end, the connection ends with it.
+        response.close()
+        response.release_conn()
+    return response.status, response.headers, body
 
 
 def _problem(answer: Answer, body: bytes, headers: Mapping[str, str]) -> SendError | None:
@@ -177,14 +180,8 @@ class _Connection(HTTPConnection):
     """Notes when the request begins to leave, and keeps every step to the deadline."""
 
     idle_since: float | None = None
-    connecting = False
-
-    def connect(self) -> None:
-        self.connecting = True
-        try:
-            super().connect()
-        finally:
-            self.connecting = False
+    #: Of a request that is being put together.
+    parts: list[bytes] | None = None
 
     def _new_conn(self) -> socket.socket:
         self.sock = self._connected()
@@ -212,12 +209,23 @@ class _Connection(HTTPConnection):
         super()._tunnel()
         self.sock.settimeout(_attempt.remaining())
 
-    def send(self, data: Any) -> None:
+    def request(self, *args: Any, **options: Any) -> None:
+        """In one piece: a head that leaves before its body costs as much again."""
+        self.parts = []
+        super().request(*args, **options)
+        whole, self.parts = b"".join(self.parts), None
         if self.sock is None:
             self.connect()
         self.sock.settimeout(_attempt.remaining())
-        # While connecting it is a proxy that is spoken to, and not yet about the message.
-        _attempt.may_have_left = _attempt.may_have_left or not self.connecting
+        _attempt.may_have_left = True
+        super().send(whole)
+
+    def send(self, data: Any) -> None:
+        if self.parts is not None:
+            self.parts.append(data)
+            return
+        # To a proxy, and not yet about the message.
+        self.sock.settimeout(_attempt.remaining())
         super().send(data)
 
     class response_class(http.client.HTTPResponse):  # noqa: N801 - urllib3's name
@@ -299,66 +307,71 @@ class _Adapter(HTTPAdapter):
         manager.pool_classes_by_scheme = _POOLS
         return manager
 
+    def line(self, request: requests.PreparedRequest, **settings: Any) -> "_Line":
+        """Where such requests go, and what they have in common."""
+        proxies, verify, cert = (settings[name] for name in ("proxies", "verify", "cert"))
+        pool: Any = self.get_connection_with_tls_context(request, verify, proxies, cert)
+        self.cert_verify(pool, request.url, verify, cert)  # type: ignore[no-untyped-call]
+        return _Line(pool, self.request_url(request, proxies), dict(request.headers))
 
-class _Session(requests.Session):
-    """Carries nothing from one call to the next but its connection."""
+
+@dataclass(frozen=True)
+class _Line:
+    """All that is the same for every call to a URL. Most of what ``requests`` does is."""
+
+    pool: Any
+    target: str
+    headers: dict[str, str]
+
+    def post(self, call: Mapping[str, str], token: str) -> Any:
+        """Post ``call``, and leave the answer's body to be read."""
+        body = json.dumps(dict(call)).encode()
+        own = {"Content-Length": str(len(body)), "Authorization": f"Bearer {token}"}
+        return self.pool.urlopen(
+            "POST",
+            self.target,
+            body,
+            self.headers | own,
+            timeout=_attempt.remaining(),
+            retries=False,
+            # Redirects are answers like others: the token goes to no other address.
+            redirect=False,
+            assert_same_host=False,
+            preload_content=False,
+            decode_content=False,
+        )
+
+
+def _new_line(url: str) -> _Line:
+    session = requests.Session()
+    session.headers["User-Agent"] = f"django-ninebits/{__version__}"
+    # An unpacked answer could be a thousand times as long as what was sent.
+    session.headers["Accept-Encoding"] = "identity"
+    # With an ``auth``, so that none is looked for in a ``.netrc``.
+    request = requests.Request("POST", url, json={}, auth=lambda prepared: prepared)
+    prepared = session.prepare_request(request)
+    # Proxies and certificates, as the environment says.
+    settings = session.merge_environment_settings(prepared.url, {}, True, None, None)
+    return _Adapter().line(prepared, **settings)
+
+
+class _Lines(threading.local):
+    """One to each URL for each thread, and never one of the process that this was forked from."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.headers["User-Agent"] = f"django-ninebits/{__version__}"
-        # An unpacked answer could be a thousand times as long as what was sent.
-        self.headers["Accept-Encoding"] = "identity"
-        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        for scheme in ("http://", "https://"):
-            self.mount(scheme, _Adapter())
-        self._ready: dict[str, tuple[requests.PreparedRequest, Any]] = {}
-
-    def call(self, call: Mapping[str, str], url: str, auth: AuthBase) -> requests.Response:
-        """Post ``call``, and leave the answer's body to be read."""
-        ready, settings = self._made_ready(url, auth)
-        request = ready.copy()
-        request.prepare_body(None, None, json=dict(call))
-        request.prepare_auth(auth)
-        return self.send(request, timeout=_attempt.remaining(), **settings)
-
-    def _made_ready(self, url: str, auth: AuthBase) -> tuple[requests.PreparedRequest, Any]:
-        """What is the same for every call, and takes a quarter of the processor time of one."""
-        if url not in self._ready:
-            request = self.prepare_request(requests.Request("POST", url, auth=auth))
-            # Proxies and certificates, as the environment says.
-            settings = self.merge_environment_settings(request.url, {}, True, None, None)
-            self._ready[url] = request, settings
-        return self._ready[url]
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """Redirects are answers like others: the token goes to no other address."""
+        self.to: dict[str, _Line] = {}
+        self.process = os.getpid()
 
 
-class _Bearer(AuthBase):
-    """As an ``auth``, so that a ``.netrc`` on the machine does not replace it."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
+_lines = _Lines()
 
 
-class _Sessions(threading.local):
-    """One for each thread, and never one of the process that this was forked from."""
-
-    session: _Session | None = None
-    process = 0
-
-
-_sessions = _Sessions()
-
-
-def _session() -> _Session:
-    if _sessions.session is None or _sessions.process != os.getpid():
-        _sessions.session, _sessions.process = _Session(), os.getpid()
-    return _sessions.session
+def _line(url: str) -> _Line:
+    if _lines.process != os.getpid():
+        _lines.to, _lines.process = {}, os.getpid()
+    if url not in _lines.to:
+        _lines.to[url] = _new_line(url)
+    return _lines.to[url]
 
 
 def _look_up(host: str) -> list[str]:

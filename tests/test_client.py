@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from urllib3.connection import HTTPConnection
 
 from django_ninebits import __version__, client
 from django_ninebits.exceptions import NotAccepted, OutcomeUnknown, Refused, SendError
@@ -36,9 +37,9 @@ RESETS = b"\1\0\0\0\0\0\0\0"
 
 
 @pytest.fixture(autouse=True)
-def fresh_session(monkeypatch):
+def fresh_lines(monkeypatch):
     """No test finds the connection of another."""
-    monkeypatch.setattr(client, "_sessions", client._Sessions())
+    monkeypatch.setattr(client, "_lines", client._Lines())
 
 
 @pytest.fixture
@@ -963,7 +964,27 @@ def test_a_forked_process_has_a_connection_of_its_own(provider):
     assert [call.connection for call in provider.calls] == [1, 2, 1]
 
 
-def test_a_session_is_kept_for_the_process_and_thread():
-    session = client._session()
-    assert client._session() is session
-    assert client._sessions.process == os.getpid()
+def test_a_line_is_kept_for_the_process_and_thread(provider):
+    line = client._line(provider.url)
+    assert client._line(provider.url) is line
+    assert client._lines.process == os.getpid()
+
+
+def test_each_url_has_a_line_of_its_own(provider):
+    with Simulator(token=TOKEN) as other:
+        post(provider.url)
+        post(other.url)
+        post(provider.url)
+    assert (len(provider.accepted), len(other.accepted)) == (2, 1)
+
+
+def test_a_request_leaves_in_one_piece(provider, monkeypatch):
+    def send(self, data):
+        sent.append(data)
+        real(self, data)
+
+    sent: list[bytes] = []
+    real = HTTPConnection.send
+    monkeypatch.setattr(HTTPConnection, "send", send)
+    post(provider.url)
+    assert ([piece[:5] for piece in sent], CALL["ref_id"].encode() in sent[0]) == ([b"POST "], True)
