@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import reduce
 from operator import attrgetter, or_
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from django.db import Error, OperationalError, transaction
-from django.db.models import F, Q
+from django.db.models import CharField, F, Q
+from django.db.models.functions import Cast
 from django.dispatch import Signal
 from django.utils import timezone
 
@@ -301,51 +302,85 @@ def _change_all(
     for message_id, number in attempts:
         messages[number].append(message_id)
     same = (Q(attempts=number, pk__in=ids) for number, ids in messages.items())
-    changed = Message.objects.filter(reduce(or_, same, _NONE), status=status).update(**changes)
+    none = Q(pk__in=[])
+    changed = Message.objects.filter(reduce(or_, same, none), status=status).update(**changes)
     is_all = changed == sum(map(len, messages.values()))
     transaction.set_rollback(not is_all, using=database())
     return is_all
 
 
-_NONE = Q(pk__in=[])
+class _Candidate(NamedTuple):
+    """What a claim needs to know of a message. (To build the models would cost twice as much.)"""
+
+    pk: int
+    attempts: int
+    text: str
+    session_id: str
+    ref_id: str
+    expires_at: datetime | None
+    give_up_at: datetime | None
+    error: str
+    override_opt_out: bool
+    short_code: str
+    opted_out_at: datetime | None
+    phone_number: str
+
+    @classmethod
+    def among(cls, messages: MessageQuerySet) -> "list[Self]":
+        conversation, contact = "conversation__", "conversation__contact__"
+        own = cls._fields[:-3]
+        theirs = (f"{conversation}short_code", f"{contact}opted_out_at")
+        # As it is stored: to take a number apart costs more than the rest of the row.
+        number = Cast(f"{contact}phone_number", CharField())
+        return [cls(*row) for row in messages.values_list(*own, *theirs, number)]
 
 
 def _claim(messages: MessageQuerySet, limit: int) -> list[Claim]:
     now = timezone.now()
     in_turn = messages.using(database()).in_turn(now).next_in_conversation(now)
-    candidates = list(in_turn.select_related("conversation__contact")[:limit])
+    candidates = _Candidate.among(in_turn[:limit])
     if not candidates:
         return []
     only_to = conf.only_to
     sendable = []
-    for message in candidates:
-        reason = _why_not(message, now, only_to)
+    for candidate in candidates:
+        reason = _why_not(candidate, now, only_to)
         if reason is None:
-            sendable.append(message)
+            sendable.append(candidate)
         else:
-            end(message, reason)
+            _end_unsent(candidate, reason)
     url, token, timeout = conf.api_url, conf.api_token, conf.timeout
     deadline, now = time.monotonic() + timeout, timezone.now()
     return [
-        Claim(message.pk, message.attempts + 1, _call(message, now), url, token, deadline)
-        for message in _begin(sendable, now)
+        Claim(begun.pk, begun.attempts + 1, _call(begun, now), url, token, deadline)
+        for begun in _begin(sendable, now)
     ]
 
 
-def _why_not(message: Message, now: datetime, only_to: frozenset[str] | None) -> str | None:
-    if message.expires_at is not None and message.expires_at <= now:
+def _why_not(candidate: _Candidate, now: datetime, only_to: frozenset[str] | None) -> str | None:
+    if candidate.expires_at is not None and candidate.expires_at <= now:
         return EXPIRED
-    if message.give_up_at is not None and message.give_up_at <= now:
-        return f"{GIVEN_UP} {message.error}".strip()
-    contact = message.conversation.contact
-    if contact.opted_out_at is not None and not message.override_opt_out:
+    if candidate.give_up_at is not None and candidate.give_up_at <= now:
+        return f"{GIVEN_UP} {candidate.error}".strip()
+    if candidate.opted_out_at is not None and not candidate.override_opt_out:
         return OPTED_OUT
-    if only_to is not None and str(contact.phone_number) not in only_to:
+    if only_to is not None and candidate.phone_number not in only_to:
         return NOT_IN_ONLY_TO
     return None
 
 
-def _begin(messages: list[Message], now: datetime) -> list[Message]:
+def _end_unsent(candidate: _Candidate, reason: str) -> None:
+    for message in _still_queued(candidate):
+        end(message, reason)
+
+
+def _still_queued(candidate: _Candidate) -> MessageQuerySet:
+    return Message.objects.using(database()).filter(
+        pk=candidate.pk, status=Message.Status.QUEUED, attempts=candidate.attempts
+    )
+
+
+def _begin(candidates: list[_Candidate], now: datetime) -> list[_Candidate]:
     """Make queued messages ``sending`` → those with which nobody else was quicker."""
     changes = {
         "status": Message.Status.SENDING,
@@ -353,26 +388,25 @@ def _begin(messages: list[Message], now: datetime) -> list[Message]:
         "claimed_at": DatabaseNow(),
         "sent_date": now,
     }
-    attempts = [(message.pk, message.attempts) for message in messages]
+    attempts = [(candidate.pk, candidate.attempts) for candidate in candidates]
     # Two who claim some of the same at once may each hold what the other waits for.
     with suppress(OperationalError), atomic(durable=True):
         if _change_all(attempts, Message.Status.QUEUED, changes):
-            return messages
+            return candidates
     with atomic(durable=True):
         # In one order nobody does.
-        in_order = sorted(messages, key=attrgetter("pk"))
-        begun = {message for message in in_order if _unchanged(message).update(**changes)}
-    return [message for message in messages if message in begun]
+        in_order = sorted(candidates, key=attrgetter("pk"))
+        begun = {each for each in in_order if _still_queued(each).update(**changes)}
+    return [candidate for candidate in candidates if candidate in begun]
 
 
-def _call(message: Message, now: datetime) -> dict[str, str]:
-    conversation = message.conversation
+def _call(candidate: _Candidate, now: datetime) -> dict[str, str]:
     return write_call(
-        sender=conversation.short_code,
-        to=str(conversation.contact.phone_number),
-        text=message.text,
-        session_id=message.session_id,
-        ref_id=message.ref_id,
+        sender=candidate.short_code,
+        to=candidate.phone_number,
+        text=candidate.text,
+        session_id=candidate.session_id,
+        ref_id=candidate.ref_id,
         sent_date=aware_time(now),
     )
 
