@@ -3,9 +3,7 @@
 Nothing here counts or sorts what may be a million rows.
 """
 
-import hashlib
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from functools import cached_property
@@ -14,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 from django.conf import settings
 from django.contrib import admin
-from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import PAGE_VAR, SEARCH_VAR, ChangeList
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
@@ -26,9 +23,10 @@ from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
-from django.utils.translation import get_language, gettext, ngettext, pgettext, pgettext_lazy
+from django.utils.translation import gettext, ngettext, pgettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
+from django_ninebits import live
 from django_ninebits.keyset import PAGE, Key, Page, Stretch
 from django_ninebits.models import (
     PREVIEW_LENGTH,
@@ -44,8 +42,6 @@ if TYPE_CHECKING:
 else:
     ConversationModelAdmin = object
 
-#: Seconds after which an open page asks whether anything has changed.
-EVERY = 2.5
 
 #: A folder that holds more is only said to hold more than this.
 COUNTED = 99
@@ -397,7 +393,7 @@ class FolderList(ChangeList):
     @property
     def every(self) -> str:
         # Not as the language writes numbers.
-        return str(EVERY)
+        return str(live.EVERY)
 
     @property
     def now(self) -> int:
@@ -413,9 +409,7 @@ class FolderList(ChangeList):
         """Of all that is shown and can change: the same as long as nothing has."""
         shown = [[getattr(row, name) for name in _SHOWN] for row in self.page.rows]
         names = [(row.contact.name, row.contact.opted_out_at) for row in self.page.rows]
-        more = [get_language(), self._count(FOLDERS["waiting"]), self.page.after is None]
-        digest = hashlib.sha256(repr((shown, names, more)).encode()).hexdigest()
-        return f'"{digest[:32]}"'
+        return live.tag_of(shown, names, self._count(FOLDERS["waiting"]), self.page.after is None)
 
     def _count(self, folder: Folder) -> str:
         """At most a hundred of its rows are looked at, and once."""
@@ -481,19 +475,11 @@ class FolderAdmin(ConversationModelAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        if request.method == "GET" and self._is_shown_already(request):
-            return HttpResponseNotModified()
-        return super().changelist_view(request, {"title": _("Inbox"), **(extra_context or {})})
-
-    def _is_shown_already(self, request: HttpRequest) -> bool:
-        """Whether the open page that asks has all there is."""
-        known = request.headers.get("If-None-Match")
-        if known is None or not self.has_view_or_change_permission(request):
-            return False
-        with suppress(IncorrectLookupParameters):
-            shown = self.get_changelist_instance(request)
-            return isinstance(shown, FolderList) and shown.tag in known
-        return False
+        context = {"title": _("Inbox"), **(extra_context or {})}
+        response = super().changelist_view(request, context)
+        known = live.known_tag(request)
+        # Which is rendered only after this.
+        return HttpResponseNotModified() if known and _shows(response, known) else response
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Conversation], search_term: str
@@ -551,6 +537,12 @@ class FolderAdmin(ConversationModelAdmin):
         moment = _local(last)
         is_today = moment.date() == _local(timezone.now()).date()
         return _moment(last, date_format(moment, "TIME_FORMAT" if is_today else "DATE_FORMAT"))
+
+
+def _shows(response: HttpResponse, known: str) -> bool:
+    """Whether it is the list, as whoever asks has it."""
+    shown = (getattr(response, "context_data", None) or {}).get("cl")
+    return isinstance(shown, FolderList) and shown.tag in known
 
 
 def _id(written: str) -> int | None:

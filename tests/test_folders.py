@@ -865,6 +865,16 @@ def test_an_idle_page_costs_three_queries(viewer):
     assert len(captured) == 4 + 3
 
 
+def test_a_page_that_has_changed_is_looked_up_once(viewer):
+    conversations(10)
+    page(viewer)
+    with CaptureQueriesContext(connection) as loaded:
+        page(viewer)
+    with CaptureQueriesContext(connection) as captured:
+        assert asks(viewer, '"another"').status_code == 200
+    assert len(captured) == len(loaded)
+
+
 def test_a_search_does_not_ask(viewer):
     waiting()
     assert 'id="nb-live"' in page(viewer).text

@@ -7,7 +7,7 @@ import pytest
 from django.contrib.auth.models import User
 from playwright.sync_api import expect
 
-from django_ninebits import folders, inbox, services
+from django_ninebits import inbox, live, services
 from django_ninebits.models import Contact, Conversation
 from tests.deliveries import body
 
@@ -19,7 +19,7 @@ INBOX = "/admin/django_ninebits/conversation/"
 @pytest.fixture
 def page(tab, monkeypatch):
     """Of somebody who has logged in, where open pages ask often."""
-    monkeypatch.setattr(folders, "EVERY", 0.1)
+    monkeypatch.setattr(live, "EVERY", 0.1)
     User.objects.create_superuser("ada", password="x", first_name="Ada")
     tab.goto(f"/admin/login/?next={INBOX}")
     tab.fill("[name=username]", "ada")

@@ -1,12 +1,9 @@
 /* Keeps the list of the inbox up to date. Without it the list is right when it is loaded.
 
-   The page is asked for again with the tag of what is shown; as long as nothing has changed there
-   is no answer but 304. What has changed is put into the rows that are there: they keep their
-   places in the script that selects them, and who is selected or has the focus stays so. */
+   The page is asked for again, by live.js. What has changed is put into the rows that are there: they
+   keep their places in the script that selects them, and who is selected or has the focus stays so. */
 "use strict";
 (() => {
-  const HIDDEN = 120; // seconds between two looks while nobody sees the page
-  const LONGEST = 60; // and while nothing answers
   const STEADY = 1500; // milliseconds for which the pointer must rest before rows move under it
   const UNITS = [
     ["year", 31536000],
@@ -21,74 +18,19 @@
   if (!live) {
     return;
   }
-  const every = Number(live.dataset.every);
   const clockIsAhead = Date.now() - Number(live.dataset.now) * 1000;
-  let failures = 0;
-  let timer = 0;
-  let isLooking = false;
-  let isLeaving = false;
   let pointerMovedAt = 0;
+  const { say } = ninebits.keepUpToDate(live, {
+    asks: (options) => fetch(location.href, options),
+    show,
+    tick,
+  });
 
   const form = () => document.getElementById("changelist-form");
   const tableIn = (root) => root.querySelector("#result_list");
   const rowsOf = (table) => Array.from(table.tBodies[0].rows);
   const checkboxOf = (row) => row.querySelector("input.action-select");
   const keyOf = (row) => row.querySelector("a[href]")?.pathname;
-
-  function say(text, isLost) {
-    live.classList.toggle("nb-lost", isLost);
-    if (live.textContent !== text) {
-      live.textContent = text;
-    }
-  }
-
-  function wait(seconds) {
-    clearTimeout(timer);
-    timer = setTimeout(look, seconds * 1000);
-  }
-
-  function waitAsUsual() {
-    wait(document.hidden ? Math.max(HIDDEN, every) : every);
-  }
-
-  async function look() {
-    if (isLooking || isLeaving) {
-      return;
-    }
-    isLooking = true;
-    try {
-      const answer = await fetch(location.href, {
-        headers: { "If-None-Match": live.dataset.tag },
-        credentials: "same-origin",
-      });
-      if (answer.redirected || answer.status === 403) {
-        say(live.dataset.loggedOut, true);
-        return;
-      }
-      if (answer.status !== 304 && !answer.ok) {
-        throw new Error(String(answer.status));
-      }
-      if (answer.status !== 304) {
-        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-        await rest();
-        show(page);
-      }
-      if (failures) {
-        failures = 0;
-        say(live.dataset.again, false);
-      }
-      tick();
-      waitAsUsual();
-    } catch {
-      failures += 1;
-      if (failures > 1) {
-        say(live.dataset.lost, true);
-      }
-      wait(Math.min(every * 2 ** failures, LONGEST));
-    } finally {
-      isLooking = false;
-    }
-  }
 
   /* Until nobody is about to click. */
   async function rest() {
@@ -97,9 +39,10 @@
     }
   }
 
-  function show(page) {
+  async function show(page, isLeaving) {
+    await rest();
     const fresh = page.getElementById("nb-live");
-    if (isLeaving || !fresh) {
+    if (isLeaving() || !fresh) {
       return;
     }
     const before = live.dataset.said;
@@ -221,25 +164,4 @@
       pointerMovedAt = Date.now();
     }
   });
-  document.addEventListener("visibilitychange", () => {
-    if (document.hidden) {
-      waitAsUsual();
-    } else {
-      look();
-    }
-  });
-  document.addEventListener("submit", () => {
-    isLeaving = true;
-  });
-  window.addEventListener("pagehide", () => {
-    isLeaving = true;
-  });
-  window.addEventListener("pageshow", (event) => {
-    if (event.persisted) {
-      isLeaving = false;
-      look();
-    }
-  });
-  window.addEventListener("online", look);
-  waitAsUsual();
 })();

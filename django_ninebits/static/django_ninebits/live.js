@@ -1,0 +1,109 @@
+/* Keeps a page up to date: asks again and again with the tag of what is shown, for which the answer
+   is 304 and nothing else as long as nothing has changed. What the page does with another answer is
+   its own business; see inbox.js and thread.js.
+
+   The element says how often to ask, the tag, and in which words to say what is wrong. */
+"use strict";
+(() => {
+  const HIDDEN = 120; // seconds between two looks while nobody sees the page
+  const LONGEST = 60; // and while nothing answers
+
+  class LoggedOut extends Error {}
+
+  /* ``asks`` sends the request; ``show`` puts the answer into the page, and ``tick`` comes after
+     every answer. Whoever leaves sees nothing change any more. */
+  function keepUpToDate(live, { asks, show, tick = () => {} }) {
+    const every = Number(live.dataset.every);
+    let failures = 0;
+    let timer = 0;
+    let isLooking = false;
+    let isLeaving = false;
+
+    function say(text, isLost) {
+      live.classList.toggle("nb-lost", isLost);
+      if (live.textContent !== text) {
+        live.textContent = text;
+      }
+    }
+
+    function wait(seconds) {
+      clearTimeout(timer);
+      timer = setTimeout(look, seconds * 1000);
+    }
+
+    function waitAsUsual() {
+      wait(document.hidden ? Math.max(HIDDEN, every) : every);
+    }
+
+    async function look() {
+      if (isLooking || isLeaving) {
+        return;
+      }
+      isLooking = true;
+      try {
+        await lookOnce();
+        waitAsUsual();
+      } catch (problem) {
+        failures += 1;
+        if (problem instanceof LoggedOut) {
+          say(live.dataset.loggedOut, true);
+        } else if (failures > 1) {
+          say(live.dataset.lost, true);
+        }
+        wait(Math.min(every * 2 ** failures, LONGEST));
+      } finally {
+        isLooking = false;
+      }
+    }
+
+    async function lookOnce() {
+      const answer = await asks({
+        headers: { "If-None-Match": live.dataset.tag },
+        credentials: "same-origin",
+        // To the page that asks for a password, wherever that is.
+        redirect: "manual",
+      });
+      if (answer.type === "opaqueredirect" || answer.status === 403) {
+        throw new LoggedOut();
+      }
+      if (answer.status !== 304 && !answer.ok) {
+        throw new Error(String(answer.status));
+      }
+      const wasLost = live.classList.contains("nb-lost");
+      if (answer.status !== 304) {
+        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+        await show(page, () => isLeaving);
+      }
+      if (wasLost) {
+        say(live.dataset.again, false);
+      }
+      failures = 0;
+      tick();
+    }
+
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) {
+        waitAsUsual();
+      } else {
+        look();
+      }
+    });
+    document.addEventListener("submit", (event) => {
+      isLeaving = !event.defaultPrevented;
+    });
+    window.addEventListener("pagehide", () => {
+      isLeaving = true;
+    });
+    window.addEventListener("pageshow", (event) => {
+      if (event.persisted) {
+        isLeaving = false;
+        look();
+      }
+    });
+    window.addEventListener("online", look);
+    waitAsUsual();
+    return { say, look };
+  }
+
+  window.ninebits = { keepUpToDate };
+})();
