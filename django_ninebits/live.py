@@ -27,11 +27,11 @@ def known_tag(request: HttpRequest) -> str:
     """What the open page that asks has got, perhaps made weak on its way; else nothing."""
     known = request.headers.get("If-None-Match", "") if request.method == "GET" else ""
     if known:
-        _let_session_end(request)
+        let_session_end(request)
     return known
 
 
-def _let_session_end(request: HttpRequest) -> None:
+def let_session_end(request: HttpRequest) -> None:
     """Nobody need be there when an open page asks: that makes no session last longer.
 
     Where the host saves sessions at every request, this one is saved only if it was changed.

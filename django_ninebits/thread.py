@@ -1,4 +1,7 @@
-"""The thread of a conversation: its messages a page at a time, and what a reply does."""
+"""The thread of a conversation: its messages a page at a time, and what a reply does.
+
+An open page asks what has changed: what has come since, and what became of the messages it shows.
+"""
 
 import uuid
 from dataclasses import dataclass
@@ -7,13 +10,20 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.db.models import QuerySet
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotModified,
+    HttpResponseRedirect,
+)
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from django_ninebits import consent, services, wording
+from django_ninebits import consent, live, services, wording
 from django_ninebits.bulk import BulkAdmin
 from django_ninebits.composer import ReplyForm
 from django_ninebits.decisions import (
@@ -30,6 +40,9 @@ from django_ninebits.models import ConsentChange, Contact, Conversation, Message
 #: Messages on one page of a thread.
 PAGE = 100
 
+#: Of how many messages beyond its page an open page may ask what became of them.
+WATCHED = 100
+
 #: Statuses whose error somebody may have to act upon.
 _TROUBLED = {Message.Status.FAILED, Message.Status.UNCERTAIN, Message.Status.QUEUED}
 
@@ -39,7 +52,7 @@ class Entry:
     """A message as the thread shows it."""
 
     message: Message
-    begins_session: bool
+    begins_session: bool = False
 
     @property
     def trouble(self) -> str:
@@ -54,6 +67,12 @@ class Entry:
     def seen(self) -> Seen:
         return Seen.of(self.message)
 
+    @property
+    def state(self) -> tuple[object, ...]:
+        """All of it that can change."""
+        verbs = [verb.name for verb in self.verbs]
+        return str(self.seen), self.message.error, verbs
+
 
 @dataclass(frozen=True)
 class Page:
@@ -64,12 +83,11 @@ class Page:
 
     @classmethod
     def of(cls, conversation: Conversation, before: int | None) -> "Page":
-        found = Message.objects.using(database()).filter(conversation=conversation)
+        found = _messages(conversation)
         if before is not None:
             found = found.filter(id__lt=before)
         # One more than is shown: whether it is there, and whether its session ends with it.
-        found = found.select_related("consent_change").defer("delivery").order_by("-id")
-        newest_first = list(found[: PAGE + 1])
+        newest_first = list(found.order_by("-id")[: PAGE + 1])
         earlier = [*(message.session_id for message in newest_first[1:]), None]
         entries = [
             Entry(message, begins_session=message.session_id != session_before)
@@ -78,8 +96,27 @@ class Page:
         return cls(entries[PAGE - 1 :: -1], has_older=len(entries) > PAGE)
 
 
+def _messages(conversation: Conversation) -> QuerySet[Message]:
+    found = Message.objects.using(database()).filter(conversation=conversation)
+    return found.select_related("consent_change").defer("delivery")
+
+
+def watched(conversation: Conversation, ids: list[int]) -> list[Entry]:
+    """Messages beyond the page, whatever page they are on."""
+    found = _messages(conversation).filter(id__in=ids).order_by("id") if ids else []
+    return [Entry(message) for message in found]
+
+
 class ThreadAdmin(BulkAdmin):
     """For the admin of conversations: the page of one."""
+
+    def get_urls(self) -> list[URLPattern]:
+        asked = path(
+            "<path:object_id>/live/",
+            self.admin_site.admin_view(self.live_view),
+            name="django_ninebits_conversation_live",
+        )
+        return [asked, *super().get_urls()]
 
     @outside_transactions
     def change_view(
@@ -89,14 +126,41 @@ class ThreadAdmin(BulkAdmin):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
+        conversation = self._looked_at(request, object_id)
+        if request.method == "POST":
+            return self._reply(request, conversation)
+        return self._read(request, conversation, extra_context or {})
+
+    @outside_transactions
+    def live_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """For the script of an open page: what it would show now; by POST, what has been seen."""
+        conversation = self._looked_at(request, object_id)
+        if request.method == "POST":
+            return self._mark_read(request, conversation)
+        page = Page.of(conversation, _int(request.GET.get("before")))
+        shown = self._shown(request, conversation, page)
+        if shown["tag"] in live.known_tag(request):
+            return HttpResponseNotModified()
+        request.current_app = self.admin_site.name
+        shown["opted_out"] = _opted_out(conversation.contact, self.admin_site.name)
+        return TemplateResponse(request, "admin/django_ninebits/conversation/thread.html", shown)
+
+    def _looked_at(self, request: HttpRequest, object_id: str) -> Conversation:
         conversation = self.get_object(request, unquote(object_id))
         if not self.has_view_permission(request, conversation):
             raise PermissionDenied
         if conversation is None:
             raise Http404
-        if request.method == "POST":
-            return self._reply(request, conversation)
-        return self._read(request, conversation, extra_context or {})
+        return conversation
+
+    def _mark_read(self, request: HttpRequest, conversation: Conversation) -> HttpResponse:
+        if not self.has_reply_permission(request):
+            raise PermissionDenied
+        live.let_session_end(request)
+        seen = _messages(conversation).filter(id__lte=_int(request.POST.get("seen")) or 0)
+        if newest := seen.order_by("-id").values_list("id", flat=True).first():
+            conversation.mark_read_up_to(newest)
+        return HttpResponse(status=204)
 
     def _read(
         self, request: HttpRequest, conversation: Conversation, extra_context: dict[str, Any]
@@ -155,6 +219,30 @@ class ThreadAdmin(BulkAdmin):
             )
         return self._thread(request, conversation, Page.of(conversation, None), form, {})
 
+    def _shown(
+        self, request: HttpRequest, conversation: Conversation, page: Page
+    ) -> dict[str, Any]:
+        """What of the page changes as messages come and go."""
+        further = watched(conversation, _ids(request.GET.get("watch", "")))
+        decides = may_decide(request)
+        state = [entry.state for entry in (*page.entries, *further)]
+        about = (page.has_older, conversation.status, conversation.contact.opted_out_at, decides)
+        oldest = page.entries[0].message.pk if page.entries else None
+        here = self._path("change", conversation)
+        return {
+            "original": conversation,
+            "entries": page.entries,
+            "watched": further,
+            "may_decide": decides,
+            "tag": live.tag_of(state, *about),
+            "older": _address(request, here, before=oldest) if page.has_older else "",
+            "newest": _address(request, here) if "before" in request.GET else "",
+        }
+
+    def _path(self, name: str, conversation: Conversation) -> str:
+        name = f"{self.admin_site.name}:django_ninebits_conversation_{name}"
+        return reverse(name, args=[conversation.pk])
+
     def _thread(
         self,
         request: HttpRequest,
@@ -163,7 +251,9 @@ class ThreadAdmin(BulkAdmin):
         form: ReplyForm | None,
         extra_context: dict[str, Any],
     ) -> TemplateResponse:
-        oldest = page.entries[0].message.pk if page.entries else None
+        before = request.GET.get("before")
+        asks = {} if before is None else {"before": before}
+        may_reply = self.has_reply_permission(request)
         request.current_app = self.admin_site.name
         return TemplateResponse(
             request,
@@ -173,18 +263,19 @@ class ThreadAdmin(BulkAdmin):
                 "opts": self.opts,
                 "title": conversation.contact,
                 "media": self.media,
-                "original": conversation,
                 "has_view_permission": True,
                 "preserved_filters": self.get_preserved_filters(request),
-                "entries": page.entries,
-                "may_decide": may_decide(request),
-                "older": _address(request, before=oldest) if page.has_older else "",
-                "newest": _address(request) if "before" in request.GET else "",
+                **self._shown(request, conversation, page),
+                "live": _address(request, self._path("live", conversation), **asks),
+                # Not as the language writes numbers.
+                "every": str(live.EVERY),
+                "page_length": str(PAGE),
+                "marks_read": may_reply and before is None,
                 "form": form,
                 "form_address": form and _address(request, compose=form["ref_id"].value()),
                 "errors": form and form.errors,
                 "opted_out": _opted_out(conversation.contact, self.admin_site.name),
-                "may_reply": self.has_reply_permission(request),
+                "may_reply": may_reply,
                 **extra_context,
             },
         )
@@ -224,14 +315,14 @@ def place_of(change: ConsentChange, site: str) -> str:
     return f"{address}#nb-message-{message.pk}"
 
 
-def _address(request: HttpRequest, **parameters: object) -> str:
+def _address(request: HttpRequest, path: str = "", **parameters: object) -> str:
     """This page with others of these parameters; what else the address says is kept."""
     query = request.GET.copy()
-    for name in ("before", "compose"):
+    for name in ("before", "compose", "watch"):
         query.pop(name, None)
     for name, value in parameters.items():
         query[name] = str(value)
-    return f"{request.path}?{query.urlencode()}#nb-newest"
+    return f"{path or request.path}?{query.urlencode()}#nb-newest"
 
 
 def _int(written: str | None) -> int | None:
@@ -239,6 +330,12 @@ def _int(written: str | None) -> int | None:
         return int(written or "")
     except ValueError:
         return None
+
+
+def _ids(written: str) -> list[int]:
+    """As many as may be asked for; what is no id of any row is left out."""
+    numbers = [one for one in written.split(",")[:WATCHED] if one.isdecimal() and len(one) < 19]
+    return [int(number) for number in numbers]
 
 
 def _uuid(written: str | None) -> uuid.UUID | None:

@@ -39,7 +39,7 @@
     }
   }
 
-  async function show(page, isLeaving) {
+  async function show(page, { isLeaving }) {
     await rest();
     const fresh = page.getElementById("nb-live");
     if (isLeaving() || !fresh) {

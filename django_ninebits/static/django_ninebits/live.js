@@ -10,12 +10,15 @@
 
   class LoggedOut extends Error {}
 
+  const ANYTHING = '""'; // the tag of nothing, for which there is always an answer
+
   /* ``asks`` sends the request; ``show`` puts the answer into the page, and ``tick`` comes after
      every answer. Whoever leaves sees nothing change any more. */
   function keepUpToDate(live, { asks, show, tick = () => {} }) {
     const every = Number(live.dataset.every);
     let failures = 0;
     let timer = 0;
+    let isLoggedOut = false;
     let isLooking = false;
     let isLeaving = false;
 
@@ -24,6 +27,18 @@
       if (live.textContent !== text) {
         live.textContent = text;
       }
+    }
+
+    function sayLoggedOut() {
+      if (!isLoggedOut) {
+        const link = document.createElement("a");
+        Object.assign(link, { href: live.dataset.logInAt, target: "_blank", rel: "noopener" });
+        link.textContent = live.dataset.logIn;
+        say(live.dataset.loggedOut, true);
+        live.append(" ", link);
+      }
+      isLoggedOut = true;
+      live.dataset.tag = ANYTHING;
     }
 
     function wait(seconds) {
@@ -46,8 +61,8 @@
       } catch (problem) {
         failures += 1;
         if (problem instanceof LoggedOut) {
-          say(live.dataset.loggedOut, true);
-        } else if (failures > 1) {
+          sayLoggedOut();
+        } else if (failures > 1 && !isLoggedOut) {
           say(live.dataset.lost, true);
         }
         wait(Math.min(every * 2 ** failures, LONGEST));
@@ -72,12 +87,13 @@
       const wasLost = live.classList.contains("nb-lost");
       if (answer.status !== 304) {
         const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-        await show(page, () => isLeaving);
+        await show(page, { isLeaving: () => isLeaving, hasLoggedIn: isLoggedOut });
       }
       if (wasLost) {
         say(live.dataset.again, false);
       }
       failures = 0;
+      isLoggedOut = false;
       tick();
     }
 

@@ -1,0 +1,237 @@
+/* Keeps an open thread up to date: what comes is added at its end, and what became of a message is
+   written into its bubble. Older messages are put above as one scrolls. Without it the page is right
+   when it is loaded, and leads to older ones by a link.
+
+   What the reader looks at keeps its place, and nothing here touches what is being written. */
+"use strict";
+(() => {
+  const NEAR = 600; // pixels from the top at which older messages are fetched
+  const SLACK = 48; // pixels from the end at which the reader still is at the end
+  const EXCERPT = 160; // characters of a text that are read out
+  const WATCHED = 100;
+  const OPEN = ["nb-queued", "nb-sending", "nb-failed", "nb-uncertain"];
+
+  const live = document.getElementById("nb-live");
+  if (!live) {
+    return;
+  }
+  const thread = document.getElementById("nb-thread");
+  const said = document.getElementById("nb-said");
+  const foot = live.parentElement;
+  const arrived = foot.querySelector(".nb-arrived");
+  const list = () => thread.querySelector(".nb-messages");
+  const shown = () => Array.from(list().querySelectorAll(":scope > [data-id]"));
+  const idOf = (message) => Number(message.dataset.id);
+  const newestId = () => shown().map(idOf).at(-1) ?? 0;
+
+  let token = thread.dataset.token;
+  let seen = newestId();
+  let isMarking = false;
+  let isFetching = false;
+  let unseen = [];
+
+  ninebits.keepUpToDate(live, { asks, show });
+
+  function address(parameters) {
+    const asked = new URL(live.dataset.address, location);
+    for (const [name, value] of Object.entries(parameters)) {
+      asked.searchParams.set(name, value);
+    }
+    asked.hash = "";
+    return asked;
+  }
+
+  function asks(options) {
+    const watched = shown().slice(0, -Number(live.dataset.page)).filter(isOpen).map(idOf);
+    return fetch(address(watched.length ? { watch: watched.slice(-WATCHED) } : {}), options);
+  }
+
+  function isOpen(message) {
+    return OPEN.some((status) => message.classList.contains(status));
+  }
+
+  function show(page, { isLeaving, hasLoggedIn }) {
+    const fresh = page.getElementById("nb-thread");
+    if (isLeaving() || !fresh) {
+      return;
+    }
+    live.dataset.tag = fresh.dataset.tag;
+    token = fresh.dataset.token;
+    if (hasLoggedIn) {
+      // Or else what was written before could not be sent: logging in changes the token.
+      document.querySelector(".nb-reply [name=csrfmiddlewaretoken]")?.setAttribute("value", token);
+    }
+    keepPlace(() => {
+      document.getElementById("nb-status").textContent = fresh.dataset.status;
+      graft(thread.querySelector(".nb-about"), fresh.querySelector(".nb-about"));
+      showMessages(fresh);
+    });
+    markRead();
+  }
+
+  function graft(old, fresh) {
+    if (old.innerHTML !== fresh.innerHTML) {
+      old.innerHTML = fresh.innerHTML;
+    }
+  }
+
+  function showMessages(fresh) {
+    const known = new Map(shown().map((message) => [idOf(message), message]));
+    const newest = newestId();
+    const coming = Array.from(fresh.querySelectorAll(":scope > .nb-messages > [data-id]"));
+    const changed = [];
+    for (const message of fresh.querySelectorAll("[data-id]")) {
+      const old = known.get(idOf(message));
+      if (old && update(old, message)) {
+        changed.push(old);
+      }
+    }
+    if (coming.length && !coming.some((message) => known.has(idOf(message)))) {
+      // So many have come that those between are not here.
+      list().replaceChildren();
+      graft(thread.querySelector(".nb-older"), fresh.querySelector(".nb-older"));
+    }
+    const added = coming.filter((message) => idOf(message) > newest);
+    list().append(...added);
+    markDays();
+    markNewest();
+    announce(added, changed);
+    unseen.push(...added);
+  }
+
+  /* Returns whether its status is another. */
+  function update(message, fresh) {
+    const [fate, other] = [message, fresh].map((one) => one.querySelector(".nb-fate"));
+    const isOther = message.className !== fresh.className;
+    message.className = fresh.className;
+    if (fate.innerHTML !== other.innerHTML) {
+      const hadFocus = fate.contains(document.activeElement);
+      fate.innerHTML = other.innerHTML;
+      if (hadFocus) {
+        focus(message);
+      }
+    }
+    return isOther;
+  }
+
+  function focus(message) {
+    const bubble = message.querySelector(".nb-bubble");
+    bubble.tabIndex = -1;
+    bubble.focus({ preventScroll: true });
+  }
+
+  /* Where pages meet, a day may have two marks. */
+  function markDays() {
+    let day = "";
+    for (const message of shown()) {
+      if (message.dataset.day === day) {
+        message.querySelector(".nb-day")?.remove();
+      }
+      day = message.dataset.day;
+    }
+  }
+
+  function markNewest() {
+    document.getElementById("nb-newest")?.removeAttribute("id");
+    shown().at(-1)?.setAttribute("id", "nb-newest");
+  }
+
+  function announce(added, changed) {
+    const news = changed.filter((message) => !message.classList.contains("nb-sending"));
+    const lines = [
+      ...news.map((message) => line(message.querySelector(".nb-status").textContent, message)),
+      ...added.map((message) => line(authorOf(message), message)),
+    ];
+    if (lines.length) {
+      said.textContent = lines.join("\n");
+    }
+  }
+
+  function line(what, message) {
+    const text = message.querySelector(".nb-bubble > :is(.nb-text, .nb-quiet)").textContent.trim();
+    return `${what}: ${text.slice(0, EXCERPT)}`;
+  }
+
+  function authorOf(message) {
+    const who = message.classList.contains("nb-inbound")
+      ? document.querySelector(".nb-title")
+      : (message.querySelector(".nb-author") ?? message.querySelector(".nb-hidden"));
+    return who.textContent.trim();
+  }
+
+  /* Whoever is at the end follows; for others, what they look at stays where it is. */
+  function keepPlace(change) {
+    const wasAtEnd = isAtEnd();
+    const anchor = shown().find((message) => message.getBoundingClientRect().bottom > 0);
+    const top = anchor?.getBoundingClientRect().top;
+    change();
+    if (wasAtEnd) {
+      thread.parentElement.scrollIntoView({ block: "end" });
+    } else if (anchor?.isConnected) {
+      scroller().scrollTop += anchor.getBoundingClientRect().top - top;
+    }
+    look();
+  }
+
+  function isAtEnd() {
+    const end = list().getBoundingClientRect().bottom;
+    return end <= Math.min(foot.getBoundingClientRect().top, innerHeight) + SLACK;
+  }
+
+  function scroller() {
+    for (let box = thread.parentElement; box; box = box.parentElement) {
+      if (
+        box.scrollHeight > box.clientHeight &&
+        /auto|scroll/.test(getComputedStyle(box).overflowY)
+      ) {
+        return box;
+      }
+    }
+    return document.scrollingElement;
+  }
+
+  /* How much has come that nobody has looked at. */
+  function look() {
+    if (isAtEnd()) {
+      unseen = [];
+    }
+    const button = arrived.firstElementChild;
+    arrived.hidden = !unseen.length;
+    button.textContent = `${button.dataset.said} ${unseen.length}`;
+  }
+
+  /* On the server too; but not what is out of sight. */
+  async function markRead() {
+    const newest = newestId();
+    const isSeen = "marksRead" in live.dataset && !document.hidden && isAtEnd();
+    if (!isSeen || isMarking || newest <= seen) {
+      return;
+    }
+    isMarking = true;
+    const body = new URLSearchParams({ seen: newest, csrfmiddlewaretoken: token });
+    const answer = await fetch(address({}), { method: "POST", body, redirect: "manual" }).catch(
+      () => null,
+    );
+    if (answer?.ok) {
+      seen = newest;
+    }
+    isMarking = false;
+  }
+
+  arrived.addEventListener("click", () => {
+    const [first] = unseen;
+    focus(first);
+    first.scrollIntoView({ block: "start" });
+    look();
+    markRead();
+  });
+  document.addEventListener(
+    "scroll",
+    () => {
+      look();
+      markRead();
+    },
+    { capture: true, passive: true },
+  );
+  document.addEventListener("visibilitychange", markRead);
+})();

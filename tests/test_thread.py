@@ -1,0 +1,329 @@
+import uuid
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from django_ninebits import inbox, outbox, services, thread
+from django_ninebits.exceptions import NotAccepted, OutcomeUnknown, Refused
+from django_ninebits.models import Conversation, Message
+from tests.deliveries import body
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def person():
+    """A staff client with exactly these permissions."""
+
+    def with_permissions(*codenames):
+        user = User.objects.create_user(uuid.uuid4().hex, is_staff=True, first_name="Ada")
+        found = Permission.objects.filter(codename__in=codenames)
+        assert len(found) == len(codenames)
+        user.user_permissions.set(found)
+        client = Client()
+        client.force_login(user)
+        return client
+
+    return with_permissions
+
+
+@pytest.fixture
+def viewer(person):
+    return person("view_conversation")
+
+
+@pytest.fixture
+def agent(person):
+    return person("view_conversation", "reply_conversation")
+
+
+@pytest.fixture
+def conversation():
+    return received("Where is my order?").conversation
+
+
+@pytest.fixture(autouse=True)
+def deferred(settings):
+    """Where nothing leaves before it is claimed."""
+    deferring = {"DISPATCHER": "django_ninebits.dispatch.defer"}
+    settings.NINEBITS = settings.NINEBITS | deferring
+
+
+def received(text, **changes):
+    return inbox.take_in(body(message=text, ref_id=uuid.uuid4().hex, **changes)).message
+
+
+def many_messages(conversation, count, **changes):
+    inbound = {"direction": Message.Direction.INBOUND, "status": Message.Status.RECEIVED}
+    return Message.objects.bulk_create(
+        Message(conversation=conversation, **inbound | changes, session_id="s", text=f"text {i}")
+        for i in range(count)
+    )
+
+
+def attempted(error=None):
+    (claim,) = outbox.claim_due(1)
+    outbox.record(outbox.Outcome(claim, error))
+
+
+def page_of(conversation, name="change", **query):
+    name = f"admin:django_ninebits_conversation_{name}"
+    return reverse(name, args=[conversation.pk], query=query)
+
+
+def read(client, conversation, **query):
+    """The thread, as a browser shows it."""
+    response = client.get(page_of(conversation, **query), follow=True)
+    assert response.status_code == 200
+    return response
+
+
+def tag_of(client, conversation, **query):
+    return read(client, conversation, **query).context["tag"]
+
+
+def asks(client, conversation, tag='""', **query):
+    address = page_of(conversation, "live", **query)
+    return client.get(address, headers={"If-None-Match": tag})
+
+
+def mark_read(client, conversation, seen):
+    return client.post(page_of(conversation, "live"), {"seen": seen})
+
+
+def unread(conversation):
+    conversation.refresh_from_db()
+    return conversation.unread_count
+
+
+def shown(response, name="entries"):
+    return [entry.message.text for entry in response.context[name]]
+
+
+# An open page asks whether anything has changed
+
+
+def test_a_page_that_shows_all_there_is_is_told_so(viewer, conversation):
+    answer = asks(viewer, conversation, tag_of(viewer, conversation))
+    assert (answer.status_code, answer.content) == (304, b"")
+
+
+def test_an_open_page_is_shown_what_came_in_the_bubbles_of_the_page(viewer, conversation):
+    tag = tag_of(viewer, conversation)
+    received("Hello <b>?")
+    answer = asks(viewer, conversation, tag)
+    assert shown(answer) == ["Where is my order?", "Hello <b>?"]
+    page = read(viewer, conversation).text
+    (bubbles,) = [part for part in answer.text.split("<ol") if "Hello &lt;b&gt;" in part]
+    assert bubbles.partition("</ol>")[0] in page
+    assert "<html" not in answer.text
+
+
+def uncertain(message):
+    attempted(OutcomeUnknown("No answer"))
+
+
+def uncertain_and_retried(message):
+    uncertain(message)
+    services.retry(message)
+
+
+def opted_out(message):
+    received("STOP")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda message: received("Hello"),
+        lambda message: services.reply(message.conversation, "Soon"),
+        lambda message: outbox.claim_due(1),
+        lambda message: attempted(),
+        lambda message: attempted(Refused("No")),
+        lambda message: attempted(NotAccepted("Later")),
+        uncertain,
+        lambda message: services.cancel(message),
+        lambda message: message.conversation.close(message.pk),
+        opted_out,
+    ],
+)
+def test_whatever_changes_a_thread_changes_the_tag(viewer, conversation, change):
+    message = services.reply(conversation, "On its way")
+    tag = tag_of(viewer, conversation)
+    change(message)
+    answer = asks(viewer, conversation, tag)
+    assert answer.status_code == 200
+    assert answer.context["tag"] == tag_of(viewer, conversation) != tag
+
+
+def test_what_cannot_be_decided_any_more_changes_the_tag(viewer, conversation):
+    message = services.reply(conversation, "On its way")
+    uncertain(message)
+    tag = tag_of(viewer, conversation)
+    Message.objects.filter(pk=message.pk).update(expires_at=timezone.now())
+    assert asks(viewer, conversation, tag).status_code == 200
+
+
+def test_what_somebody_may_decide_changes_the_tag(person, viewer, conversation):
+    tag = tag_of(viewer, conversation)
+    assert asks(person("view_conversation"), conversation, tag).status_code == 304
+    other = person("view_conversation", "resolve_message")
+    assert asks(other, conversation, tag).status_code == 200
+
+
+def test_another_conversation_does_not_change_the_tag(viewer, conversation):
+    tag = tag_of(viewer, conversation)
+    received("Mine", from_="2348020000001")
+    assert asks(viewer, conversation, tag).status_code == 304
+
+
+def test_an_older_page_asks_for_itself(viewer, conversation):
+    message = services.reply(conversation, "On its way")
+    before = received("Hello").pk
+    page = read(viewer, conversation, before=before)
+    assert f"before={before}" in page.context["live"]
+    received("Anybody?")
+    tag = page.context["tag"]
+    assert asks(viewer, conversation, tag, before=before).status_code == 304
+    services.cancel(message)
+    answer = asks(viewer, conversation, tag, before=before)
+    assert shown(answer) == ["Where is my order?", "On its way"]
+    assert answer.context["newest"].startswith(page_of(conversation))
+
+
+def test_a_message_beyond_the_page_is_watched(viewer, conversation, monkeypatch):
+    monkeypatch.setattr(thread, "PAGE", 2)
+    message = services.reply(conversation, "On its way")
+    received("Hello")
+    received("Anybody?")
+    tag = asks(viewer, conversation, watch=message.pk).context["tag"]
+    assert asks(viewer, conversation, tag, watch=message.pk).status_code == 304
+    services.cancel(message)
+    answer = asks(viewer, conversation, tag, watch=message.pk)
+    assert (shown(answer), shown(answer, "watched")) == (["Hello", "Anybody?"], ["On its way"])
+    assert "watch" not in answer.context["older"]
+
+
+def test_no_message_of_another_conversation_is_watched(viewer, conversation):
+    other = received("Mine", from_="2348020000001")
+    assert "Mine" not in asks(viewer, conversation, watch=other.pk).text
+
+
+@pytest.mark.parametrize("watch", ["", "x", "-1,1.5,,²", "9" * 5000])
+def test_nonsense_is_not_watched(viewer, conversation, watch):
+    assert shown(asks(viewer, conversation, watch=watch), "watched") == []
+
+
+def test_as_many_are_watched_as_may_be(viewer, conversation):
+    rows = many_messages(conversation, thread.WATCHED + 1)
+    ids = ",".join(str(row.pk) for row in rows)
+    assert len(shown(asks(viewer, conversation, watch=ids), "watched")) == thread.WATCHED
+
+
+def test_the_addresses_that_an_open_page_is_given_are_those_of_the_page(viewer, conversation):
+    many_messages(conversation, thread.PAGE)
+    page = read(viewer, conversation, _changelist_filters="folder=mine")
+    answer = viewer.get(page.context["live"])
+    assert answer.context["older"] == page.context["older"]
+    assert answer.context["older"].startswith(page_of(conversation))
+
+
+def test_an_idle_thread_costs_three_queries(viewer, conversation):
+    message = services.reply(conversation, "On its way")
+    many_messages(conversation, thread.PAGE + 1)
+    tag = asks(viewer, conversation, watch=message.pk).context["tag"]
+    with CaptureQueriesContext(connection) as captured:
+        assert asks(viewer, conversation, tag, watch=message.pk).status_code == 304
+    # Before them: the session, the user, and what the user may do, as their own and of groups.
+    assert len(captured) == 4 + 3
+    assert [q for q in captured if not q["sql"].startswith("SELECT")] == []
+
+
+def test_a_thread_costs_six_queries(viewer, conversation):
+    many_messages(conversation, thread.PAGE)
+    with CaptureQueriesContext(connection) as captured:
+        read(viewer, conversation)
+    assert len(captured) == 4 + 2
+
+
+def test_a_page_that_asks_prolongs_no_session(agent, conversation, settings):
+    settings.SESSION_SAVE_EVERY_REQUEST = True
+    tag = tag_of(agent, conversation)
+    seen = conversation.messages.get().pk
+    with CaptureQueriesContext(connection) as captured:
+        assert asks(agent, conversation, tag).status_code == 304
+        assert mark_read(agent, conversation, seen).status_code == 204
+    assert [q for q in captured if not q["sql"].startswith("SELECT")] == []
+
+
+# Who may look, and who marks as read
+
+
+@pytest.mark.parametrize("codenames", [["reply_conversation"], ["view_contact", "view_message"]])
+def test_whoever_may_not_look_is_told_nothing(person, viewer, conversation, codenames):
+    stranger, tag = person(*codenames), tag_of(viewer, conversation)
+    assert asks(stranger, conversation, tag).status_code == 403
+    assert asks(stranger, conversation).status_code == 403
+    assert stranger.get(page_of(conversation)).status_code == 403
+
+
+def test_whoever_is_logged_out_is_sent_to_the_login(client, viewer, conversation):
+    answer = asks(client, conversation, tag_of(viewer, conversation))
+    assert (answer.status_code, answer["Location"].partition("?")[0]) == (302, "/admin/login/")
+    assert mark_read(client, conversation, 1).status_code == 302
+
+
+def test_a_thread_that_is_not_there_is_not_found(viewer):
+    assert asks(viewer, Conversation(pk=4711)).status_code == 404
+
+
+def test_an_open_page_that_asks_marks_nothing(agent, conversation):
+    tag = tag_of(agent, conversation)
+    received("Hello?")
+    assert asks(agent, conversation, tag).status_code == 200
+    assert unread(conversation) == 1
+
+
+def test_an_agent_marks_read_what_was_seen_and_nothing_that_came_later(agent, conversation):
+    seen = received("Hello?")
+    received("Anybody?")
+    assert mark_read(agent, conversation, seen.pk).status_code == 204
+    assert (unread(conversation), conversation.read_up_to) == (1, seen.pk)
+
+
+@pytest.mark.parametrize("seen", ["", "x", "-1", "0"])
+def test_nonsense_marks_nothing(agent, conversation, seen):
+    assert mark_read(agent, conversation, seen).status_code == 204
+    assert unread(conversation) == 1
+
+
+@pytest.mark.parametrize("seen", [2**62, 10**30])
+def test_nobody_marks_what_has_not_come_yet(agent, conversation, seen):
+    newest = conversation.messages.get().pk
+    assert mark_read(agent, conversation, seen).status_code == 204
+    assert (unread(conversation), conversation.read_up_to) == (0, newest)
+
+
+def test_a_viewer_marks_nothing_and_is_not_asked_to(viewer, agent, conversation):
+    assert "data-marks-read" not in read(viewer, conversation).text
+    assert "data-marks-read" in read(agent, conversation).text
+    assert "data-marks-read" not in read(agent, conversation, before=10**6).text
+    received("Hello?")
+    assert mark_read(viewer, conversation, 10**6).status_code == 403
+    assert unread(conversation) == 1
+
+
+def test_whoever_may_reply_but_not_look_marks_nothing(person, conversation):
+    assert mark_read(person("reply_conversation"), conversation, 10**6).status_code == 403
+    assert unread(conversation) == 1
+
+
+def test_a_read_mark_needs_the_token_of_the_page(agent, conversation):
+    agent.handler.enforce_csrf_checks = True
+    assert mark_read(agent, conversation, 10**6).status_code == 403
+    assert unread(conversation) == 1

@@ -1,0 +1,274 @@
+"""The thread in a real browser: it keeps itself up to date, and touches nothing that is written."""
+
+import re
+import uuid
+
+import pytest
+from django.contrib.auth.models import User
+from playwright.sync_api import expect
+
+from django_ninebits import inbox, live, outbox, services, thread
+from django_ninebits.exceptions import OutcomeUnknown, Refused
+from django_ninebits.models import Conversation, Message
+from tests.deliveries import body
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+INBOX = "/admin/django_ninebits/conversation/"
+LIVE = re.compile("/live/")
+
+
+@pytest.fixture
+def page(tab, monkeypatch):
+    """Of somebody who has logged in, where open pages ask often."""
+    monkeypatch.setattr(live, "EVERY", 0.1)
+    User.objects.create_superuser("ada", password="x", first_name="Ada")
+    log_in(tab)
+    return tab
+
+
+def log_in(tab):
+    tab.goto(f"/admin/login/?next={INBOX}")
+    tab.fill("[name=username]", "ada")
+    tab.fill("[name=password]", "x")
+    tab.click("[type=submit]")
+
+
+@pytest.fixture(autouse=True)
+def deferred(settings):
+    """Where nothing leaves before a worker comes."""
+    deferring = {"DISPATCHER": "django_ninebits.dispatch.defer"}
+    settings.NINEBITS = settings.NINEBITS | deferring
+
+
+@pytest.fixture
+def conversation():
+    return received("Where is my order?").conversation
+
+
+def received(text, **changes):
+    return inbox.take_in(body(message=text, ref_id=uuid.uuid4().hex, **changes)).message
+
+
+def many_messages(conversation, count, begin=0):
+    Message.objects.bulk_create(
+        Message(
+            conversation=conversation,
+            direction=Message.Direction.INBOUND,
+            status=Message.Status.RECEIVED,
+            session_id="67543uhn3",
+            ref_id=str(number),
+            text=f"text {number}",
+        )
+        for number in range(begin, begin + count)
+    )
+
+
+def open_thread(page, conversation, query=""):
+    page.goto(f"{INBOX}{conversation.pk}/change/{query}")
+
+
+def texts(page):
+    return page.locator(".nb-messages .nb-text")
+
+
+def text(page, written):
+    return texts(page).filter(has_text=re.compile(f"^{re.escape(written)}$"))
+
+
+def bubble(page, message):
+    return page.locator(f"#nb-message-{message.pk}")
+
+
+def attempted(error=None):
+    (claim,) = outbox.claim_due(1)
+    outbox.record(outbox.Outcome(claim, error))
+
+
+def unread():
+    return Conversation.objects.get().unread_count
+
+
+def eventually(page, holds):
+    """What the server writes after the page has shown it."""
+    for _time in range(200):
+        if holds():
+            break
+        page.wait_for_timeout(50)
+    assert holds()
+
+
+def hide(page, is_hidden):
+    page.evaluate(
+        """is_hidden => {
+            const hidden = {get: () => is_hidden, configurable: true};
+            Object.defineProperty(document, 'hidden', hidden);
+            document.dispatchEvent(new Event('visibilitychange'));
+        }""",
+        is_hidden,
+    )
+
+
+def test_a_text_appears_and_is_announced_and_read_while_a_reply_is_written(page, conversation):
+    open_thread(page, conversation)
+    page.locator("textarea").press_sequentially("On its w")
+    received("Hello?\nAnybody?")
+    expect(texts(page)).to_have_text(["Where is my order?", "Hello?\nAnybody?"])
+    expect(page.locator("#nb-said")).to_have_text("+2348020000000: Hello?\nAnybody?")
+    page.keyboard.type("ay")
+    expect(page.locator("textarea")).to_have_value("On its way")
+    expect(page.locator("textarea")).to_be_focused()
+    eventually(page, lambda: unread() == 0)
+
+
+def test_what_becomes_of_a_reply_is_shown(page, conversation):
+    message = services.reply(conversation, "On its way")
+    open_thread(page, conversation)
+    expect(bubble(page, message).locator(".nb-status")).to_have_text("queued")
+    attempted(OutcomeUnknown("9bits did not <b>answer</b>"))
+    expect(bubble(page, message).locator(".nb-status")).to_have_text("uncertain")
+    expect(bubble(page, message)).to_contain_text("9bits did not <b>answer</b>")
+    expect(bubble(page, message).locator(".nb-verb")).to_have_text(["It arrived", "Send again"])
+    expect(page.locator("#nb-said")).to_have_text("uncertain: On its way")
+    services.confirm(message)
+    expect(bubble(page, message).locator(".nb-status")).to_have_text("accepted by 9bits")
+    expect(bubble(page, message).locator(".nb-verb")).to_have_count(0)
+
+
+def test_the_focus_stays_at_a_message_whose_buttons_go(page, conversation):
+    message = services.reply(conversation, "On its way")
+    open_thread(page, conversation)
+    bubble(page, message).locator(".nb-verb").focus()
+    attempted()
+    expect(bubble(page, message)).to_be_focused()
+
+
+def test_the_reply_of_a_colleague_is_announced_with_the_name(page, conversation):
+    open_thread(page, conversation)
+    services.reply(conversation, "On its way", author=User.objects.get())
+    expect(page.locator("#nb-said")).to_have_text("Ada: On its way")
+    services.reply(conversation, "Soon")
+    expect(page.locator("#nb-said")).to_have_text("Sent by us: Soon")
+
+
+def test_somebody_who_opts_out_is_shown_to_have_and_a_draft_stays(page, conversation):
+    open_thread(page, conversation)
+    page.fill("textarea", "On its way")
+    conversation.close(conversation.messages.get().pk)
+    expect(page.locator("#nb-status")).to_have_text("closed")
+    received("STOP")
+    expect(page.locator(".nb-opted-out")).to_contain_text("Opted out since")
+    expect(page.locator("#nb-status")).to_have_text("open")
+    expect(page.locator("textarea")).to_have_value("On its way")
+
+
+def test_whoever_reads_above_stays_there_and_is_told_what_has_come(page, conversation):
+    many_messages(conversation, 40)
+    open_thread(page, conversation)
+    page.evaluate("scrollTo(0, 300)")
+    place = text(page, "text 3").bounding_box()
+    received("Hello?")
+    received("Anybody?")
+    button = page.get_by_role("button", name="New messages: 2")
+    expect(button).to_be_in_viewport()
+    assert text(page, "text 3").bounding_box() == place
+    assert unread() == 2
+    button.click()
+    expect(text(page, "Anybody?")).to_be_in_viewport()
+    expect(text(page, "Hello?")).to_be_in_viewport()
+    expect(button).to_be_hidden()
+    expect(page.locator(".nb-message:nth-last-child(2) .nb-bubble")).to_be_focused()
+    eventually(page, lambda: unread() == 0)
+
+
+def test_whoever_is_at_the_end_follows(page, conversation):
+    many_messages(conversation, 40)
+    open_thread(page, conversation)
+    expect(text(page, "text 39")).to_be_in_viewport()
+    for number in range(5):
+        received(f"Hello {number}")
+        expect(text(page, f"Hello {number}")).to_be_in_viewport()
+    expect(page.locator(".nb-arrived")).to_be_hidden()
+    foot = page.locator(".nb-foot").bounding_box()
+    last = texts(page).last.bounding_box()
+    assert last["y"] + last["height"] <= foot["y"]
+
+
+def test_what_comes_while_nobody_looks_stays_unread_until_somebody_does(page, conversation):
+    open_thread(page, conversation)
+    hide(page, True)
+    page.wait_for_timeout(300)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    received("Hello?")
+    page.wait_for_timeout(700)
+    assert (asked, unread()) == ([], 1)
+    hide(page, False)
+    expect(texts(page)).to_have_count(2)
+    eventually(page, lambda: unread() == 0)
+
+
+def test_more_than_a_page_that_has_come_takes_the_place_of_what_was_there(
+    page, conversation, monkeypatch
+):
+    monkeypatch.setattr(thread, "PAGE", 5)
+    open_thread(page, conversation)
+    hide(page, True)
+    many_messages(conversation, 12)
+    hide(page, False)
+    expect(texts(page)).to_have_text([f"text {number}" for number in range(7, 12)])
+    expect(page.locator(".nb-older a")).to_be_visible()
+    expect(page.locator("#nb-newest")).to_contain_text("text 11")
+
+
+def test_an_idle_page_is_told_that_nothing_changed(page, conversation):
+    open_thread(page, conversation)
+    with page.expect_response(LIVE) as answer:
+        pass
+    assert answer.value.status == 304
+
+
+def test_a_lost_connection_is_said_and_recovers(page, conversation):
+    open_thread(page, conversation)
+    page.fill("textarea", "On its way")
+    # Not by an answer of the site: a browser complains of those in its console.
+    page.evaluate("() => { window.real = fetch; window.fetch = () => Promise.reject('no'); }")
+    expect(page.locator("#nb-live")).to_contain_text("The connection is lost")
+    expect(page.locator("#nb-live")).to_be_in_viewport()
+    received("Meanwhile")
+    page.evaluate("() => { window.fetch = real; }")
+    expect(page.locator("#nb-live")).to_have_text("Connected again: the page is up to date.")
+    expect(texts(page)).to_have_count(2)
+    expect(page.locator("textarea")).to_have_value("On its way")
+
+
+def test_a_draft_outlives_a_log_out_and_can_be_sent_after_a_log_in(page, conversation):
+    open_thread(page, conversation)
+    page.fill("textarea", "On its way")
+    page.context.clear_cookies()
+    expect(page.locator("#nb-live")).to_contain_text("You are logged out")
+    with page.context.expect_page() as opened:
+        page.click("#nb-live >> text=Log in")
+    log_in(opened.value)
+    opened.value.close()
+    hide(page, False)
+    expect(page.locator("#nb-live")).to_have_text("Connected again: the page is up to date.")
+    expect(page.locator("textarea")).to_have_value("On its way")
+    page.click(".nb-send")
+    expect(page.locator(".nb-notes")).to_have_text("Your reply: queued.")
+
+
+def test_it_keeps_itself_up_to_date_under_a_strict_content_security_policy(page, conversation):
+    def answer(route):
+        response = route.fetch(max_redirects=0)
+        headers = {**response.headers, "content-security-policy": "default-src 'self'"}
+        route.fulfill(response=response, headers=headers)
+
+    page.route(re.compile("/change/"), answer)
+    open_thread(page, conversation)
+    received("<script>alert(1)</script><img src=x onerror=alert(2)>")
+    services.reply(conversation, "On its way")
+    expect(texts(page).nth(1)).to_have_text("<script>alert(1)</script><img src=x onerror=alert(2)>")
+    attempted(Refused("<img src=x onerror=alert(3)>"))
+    expect(page.locator(".nb-error")).to_have_text("<img src=x onerror=alert(3)>")
+    page.unroute_all(behavior="wait")
