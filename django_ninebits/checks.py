@@ -23,6 +23,7 @@ ninebits.E016  the simulator's phone is mounted where ``DEBUG`` is off
 ninebits.E017  ``OPT_OUT_WORDS`` is malformed
 ninebits.E018  ``OPT_IN_WORDS`` is malformed, or leads nobody back
 ninebits.E019  ``OPT_OUT_CONFIRMATION`` is malformed
+ninebits.E020  ``MAX_SEGMENTS`` is malformed
 ninebits.W001  ``API_TOKEN`` is not set
 ninebits.W002  ``SHORT_CODE`` is not set
 ninebits.W003  ``API_URL`` is neither https nor on this machine
@@ -89,6 +90,7 @@ _PROPERTIES = {
     ),
     "opt_in_words": ("E018", "", 'Use a list of other words, such as ["START"].'),
     "opt_out_confirmation": ("E019", "", 'Use a text, or "" to confirm nothing.'),
+    "max_segments": ("E020", "", "Leave it out, or use a whole number such as 3, or None."),
     "handset_without_debug": ("E015", "", "Leave it out, or use True or False."),
 }
 

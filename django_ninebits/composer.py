@@ -1,10 +1,77 @@
-"""The composer: what a reply is made of before it is one."""
+"""The composer: what a reply is made of before it is one.
 
+What the scripts of the page do, each button of the form does without them: it comes back with what
+was asked, unsent.
+"""
+
+import unicodedata
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 from django import forms
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy as _
+
+from django_ninebits import plain
+from django_ninebits.conf import conf
+from django_ninebits.segments import GSM, GSM_EXTENSION, PLACES, Segments, segments
+
+#: Said of any mistake in the settings that keeps a reply from being sent.
+WRONG_SETTINGS = _("Not sent, because the settings of this site are wrong: %s")
+
+#: Of the characters that force Unicode, so many are named.
+NAMED = 8
+
+_ENCODINGS = {"GSM-7": _("GSM-7"), "UCS-2": _("Unicode")}
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a text would be sent as, in the words of the page."""
+
+    text: str
+
+    @property
+    def found(self) -> Segments:
+        return segments(self.text)
+
+    @property
+    def characters(self) -> int:
+        return len(self.text)
+
+    @property
+    def segments(self) -> int:
+        return len(self.found.parts)
+
+    @property
+    def left(self) -> int:
+        return self.found.left
+
+    @property
+    def encoding(self) -> Any:
+        return _ENCODINGS[self.found.encoding]
+
+    @property
+    def forcing(self) -> list[str]:
+        """The characters that force Unicode, in the way that a page can show them."""
+        return named(self.found.forcing)
+
+    @property
+    def plain_version(self) -> "Counted | None":
+        """The same without them, if each has a plain counterpart."""
+        plainer = Counted(plain.plain(self.text))
+        return plainer if self.forcing and not plainer.forcing else None
+
+    @property
+    def lasting(self) -> list[str]:
+        """Those that have none."""
+        return named(segments(plain.plain(self.text)).forcing)
+
+    @property
+    def is_too_long(self) -> bool:
+        most = limit()
+        return most is not None and self.segments > most
 
 
 class ReplyForm(forms.Form):
@@ -14,6 +81,8 @@ class ReplyForm(forms.Form):
     Because the address is the same the key is too, and so the same reply is not sent twice.
     """
 
+    scripts = ("django_ninebits/segments.js", "django_ninebits/composer.js")
+
     text = forms.CharField(
         label=_("Your reply"),
         strip=False,
@@ -22,10 +91,32 @@ class ReplyForm(forms.Form):
     )
     ref_id = forms.UUIDField(widget=forms.HiddenInput)
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether Send was pressed, and no button that only asks something."""
+        return not {"count", "plain"} & set(self.data)
+
+    def answered(self) -> "ReplyForm":
+        """The form with what the button asks for, unsent."""
+        text = as_sent(self.data.get("text", ""))
+        given = {"text": plain.plain(text) if "plain" in self.data else text}
+        return ReplyForm(initial=given | {"ref_id": self.key() or uuid.uuid4()})
+
+    def key(self) -> uuid.UUID | None:
+        """The idempotency key, where what came is one."""
+        try:
+            return uuid.UUID(self.data.get("ref_id", ""))
+        except ValueError:
+            return None
+
     def clean_text(self) -> str:
-        text: str = self.cleaned_data["text"]
+        text = as_sent(self.cleaned_data["text"])
         if not text.strip():
             raise forms.ValidationError(_("Write a text first."))
+        try:
+            _require_few_segments(text, conf.max_segments)
+        except ImproperlyConfigured as error:
+            raise forms.ValidationError(WRONG_SETTINGS % error) from error
         return text
 
     def with_ref_id(self, ref_id: uuid.UUID, problem: Any) -> "ReplyForm":
@@ -33,3 +124,76 @@ class ReplyForm(forms.Form):
         form = ReplyForm({"text": self.data.get("text", ""), "ref_id": str(ref_id)})
         form.add_error(None, problem)
         return form
+
+    @property
+    def counted(self) -> Counted:
+        return Counted(as_sent(self["text"].value() or ""))
+
+    @property
+    def limit(self) -> int | None:
+        return limit()
+
+    @property
+    def for_scripts(self) -> dict[str, Any]:
+        """What the scripts of the page know only from the server."""
+        return {
+            "tables": {
+                "gsm": "".join(sorted(GSM)),
+                "extension": "".join(sorted(GSM_EXTENSION)),
+                "places": PLACES,
+                "plain": plain.PLAIN,
+                "marks": plain.MARKS,
+            },
+            "limit": limit(),
+            "named": NAMED,
+            "encodings": _ENCODINGS,
+            "words": {
+                "counted": _("Segments: {segments}. Encoding: {encoding}."),
+                "tooLong": _("Too long: it takes {segments} segments, at most {limit} are sent."),
+            },
+        }
+
+
+def as_sent(text: str) -> str:
+    """A browser posts line ends as CRLF; as text they are one character."""
+    return text.replace("\r\n", "\n")
+
+
+def limit() -> int | None:
+    """The most segments; ``None`` also where the setting is wrong, which is said when it counts."""
+    try:
+        return conf.max_segments
+    except ImproperlyConfigured:
+        return None
+
+
+def named(characters: str) -> list[str]:
+    """Some characters, each in a way that can be seen."""
+    more = ["…"] if len(characters) > NAMED else []
+    return [*map(_visible, characters[:NAMED]), *more]
+
+
+def _visible(char: str) -> str:
+    category = unicodedata.category(char)[0]
+    if category in "ZC":
+        return f"U+{ord(char):04X}"
+    return f"◌{char}" if category == "M" else char
+
+
+def _require_few_segments(text: str, most: int | None) -> None:
+    counted = Counted(text)
+    if most is not None and counted.segments > most:
+        too_long = _("Not sent: the text takes %(count)s segments, and at most %(limit)s are sent.")
+        said = too_long % {"count": counted.segments, "limit": most}
+        raise forms.ValidationError([said, _what_makes_shorter(counted)])
+
+
+def _what_makes_shorter(counted: Counted) -> Any:
+    if counted.plain_version is not None:
+        said = _("It is Unicode because of %(characters)s. The plain version takes %(count)s.")
+        count = counted.plain_version.segments
+        return said % {"characters": " ".join(counted.forcing), "count": count}
+    if counted.forcing:
+        said = _("It is Unicode because of %(characters)s: without, more fits into a segment.")
+        return said % {"characters": " ".join(counted.forcing)}
+    return _("Shorten it, or send it as several replies.")

@@ -18,6 +18,7 @@ from django.utils.module_loading import import_string
 
 from django_ninebits.exceptions import InvalidPhoneNumber
 from django_ninebits.phone import service_number, subscriber_number
+from django_ninebits.segments import MOST
 
 DEFAULTS: Mapping[str, Any] = {
     "API_TOKEN": None,
@@ -31,6 +32,7 @@ DEFAULTS: Mapping[str, Any] = {
     "CONCURRENCY": 16,
     "GIVE_UP_AFTER": timedelta(hours=24),
     "ONLY_TO": None,
+    "MAX_SEGMENTS": 10,
     "OPT_OUT_WORDS": ["STOP"],
     "OPT_IN_WORDS": ["START"],
     "OPT_OUT_CONFIRMATION": "You will get no more messages from us. Text START to get them again.",
@@ -169,6 +171,16 @@ class Conf:
         if self._value("ONLY_TO") is None:
             return None
         return frozenset(_recipient(number) for number in self._list("ONLY_TO"))
+
+    @property
+    def max_segments(self) -> int | None:
+        """The most segments of a reply from the inbox, or ``None`` for any number."""
+        value = self._value("MAX_SEGMENTS")
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
+            raise _wrong("MAX_SEGMENTS", f"must be a whole number from 1 to {MOST}, or None")
+        return value
 
     @property
     def opt_out_words(self) -> frozenset[str]:

@@ -25,7 +25,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_ninebits import consent, live, services, wording
 from django_ninebits.bulk import BulkAdmin
-from django_ninebits.composer import ReplyForm
+from django_ninebits.composer import WRONG_SETTINGS, ReplyForm
 from django_ninebits.decisions import (
     LEVELS,
     Seen,
@@ -182,7 +182,9 @@ class ThreadAdmin(BulkAdmin):
         if not self.has_reply_permission(request):
             raise PermissionDenied
         form = ReplyForm(request.POST)
-        if form.is_valid():
+        if not form.is_sent:
+            form = form.answered()
+        elif form.is_valid():
             began = timezone.now()
             try:
                 message = services.reply(
@@ -204,8 +206,7 @@ class ThreadAdmin(BulkAdmin):
             except MessageRefused as error:
                 form.add_error("text", wording.shown(str(error)))
             except ImproperlyConfigured as error:
-                problem = _("Not sent, because the settings of this site are wrong: %s")
-                form.add_error(None, problem % error)
+                form.add_error(None, WRONG_SETTINGS % error)
             else:
                 _tell_what_became_of(request, message, is_repeated=message.created_at < began)
                 return HttpResponseRedirect(_address(request, compose=uuid.uuid4()))

@@ -714,7 +714,7 @@ def test_settings_that_are_wrong_are_said_beside_the_text(agent, conversation, s
     assert not outbound().exists()
 
 
-@pytest.mark.parametrize("text", ["  a  \n\n b ", "\na", "₦ẹ́🙏🏽 مرحبا", "<b>&amp;", "x" * 5000])
+@pytest.mark.parametrize("text", ["  a  \n\n b ", "\na", "₦ẹ́🙏🏽 مرحبا", "<b>&amp;", "x" * 1500])
 def test_a_reply_is_stored_as_it_was_written(agent, conversation, text):
     reply(agent, conversation, text.replace("\n", "\r\n"))
     assert outbound().get().text == text

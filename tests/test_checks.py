@@ -82,6 +82,7 @@ def test_an_app_that_is_missing_is_an_error(settings, name, number):
         ("OPT_IN_WORDS", [], "E018"),
         ("OPT_IN_WORDS", ["STOP"], "E018"),
         ("OPT_OUT_CONFIRMATION", None, "E019"),
+        ("MAX_SEGMENTS", 0, "E020"),
         ("ONLY_TO", "+2348020000000", "E014"),
     ],
 )

@@ -317,6 +317,19 @@ def test_why_a_reply_is_refused_is_translated(marked, staff, conversation, monke
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("text", ["1", "–", "🙏", "1" * 161, "–" * 71, "🙏" * 36])
+def test_what_the_composer_says_is_translated(marked, staff, conversation, settings, text):
+    settings.NINEBITS = settings.NINEBITS | {"MAX_SEGMENTS": 1}
+    given = {"text": text, "ref_id": f"{1:032}"}
+    asked = staff.post(page_of(conversation), given | {"count": "1"})
+    sent = staff.post(page_of(conversation), given, follow=True)
+    assert [english(page.text) for page in (asked, sent)] == [[], []]
+    words = asked.context["form"].for_scripts["words"].values()
+    without_names = [re.sub(r"{\w+}", "", str(said)) for said in words]
+    assert [unmarked(said) for said in without_names] == [[]] * len(without_names)
+
+
+@pytest.mark.django_db
 def test_the_pages_of_messages_are_translated(marked, staff, conversation):
     replies = Message.objects.filter(direction=Message.Direction.OUTBOUND)
     for message in [Message.objects.first(), *replies]:

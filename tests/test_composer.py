@@ -1,0 +1,193 @@
+"""The composer without a script: its buttons, what it counts and what it refuses."""
+
+import uuid
+
+import pytest
+from django.urls import reverse
+
+from django_ninebits import inbox
+from django_ninebits.composer import Counted, ReplyForm, named
+from django_ninebits.models import Message
+from django_ninebits.segments import GSM
+from tests.deliveries import body
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def agent(admin_client):
+    return admin_client
+
+
+@pytest.fixture
+def conversation():
+    return received("Where is my order?").conversation
+
+
+@pytest.fixture
+def at_most(settings):
+    """Set the limit of segments."""
+
+    def set_limit(limit):
+        settings.NINEBITS = settings.NINEBITS | {"MAX_SEGMENTS": limit}
+
+    return set_limit
+
+
+def received(text, **changes):
+    return inbox.take_in(body(message=text, ref_id=uuid.uuid4().hex, **changes)).message
+
+
+def post(client, conversation, text, **more):
+    address = reverse("admin:django_ninebits_conversation_change", args=[conversation.pk])
+    return client.post(address, {"text": text, "ref_id": str(uuid.uuid4())} | more)
+
+
+def replies():
+    return list(
+        Message.objects.filter(direction=Message.Direction.OUTBOUND).values_list("text", flat=True)
+    )
+
+
+def problems(response):
+    return response.context["form"].errors["text"]
+
+
+# What is counted
+
+
+def test_a_text_is_counted():
+    counted = Counted("Ẹ kú iṣẹ́")
+    figures = (counted.characters, counted.segments, counted.left, str(counted.encoding))
+    assert figures == (9, 1, 61, "Unicode")
+    assert counted.forcing == ["Ẹ", "ú", "ṣ", "ẹ", "◌́"]
+
+
+def test_the_places_that_are_left_are_those_of_the_last_segment():
+    assert [Counted(text).left for text in ("", "€", "a" * 160, "a" * 161, "₦" * 71)] == [
+        160,
+        158,
+        0,
+        145,
+        63,
+    ]
+
+
+def test_a_plain_version_is_offered_where_each_character_has_a_counterpart():
+    assert Counted("₦500").plain_version == Counted("N500")
+    assert Counted("500").plain_version is None
+    assert Counted("₦500 🙏").plain_version is None
+    assert Counted("₦500 🙏").lasting == ["🙏"]
+
+
+def test_characters_that_nobody_sees_are_named_by_their_numbers():
+    assert named("₦\u00a0\u200b\u0301") == ["₦", "U+00A0", "U+200B", "◌\u0301"]
+
+
+def test_of_many_characters_the_first_are_named():
+    assert named("абвгдежзий") == [*"абвгдежз", "…"]
+    assert named("абвгдежз") == [*"абвгдежз"]
+
+
+# Buttons that send nothing
+
+
+@pytest.mark.parametrize(
+    ("button", "kept"), [("count", "₦500 for “two”\nnow"), ("plain", 'N500 for "two"\nnow')]
+)
+def test_a_button_that_only_asks_sends_nothing(agent, conversation, button, kept):
+    key = str(uuid.uuid4())
+    given = {"ref_id": key, button: "yes"}
+    response = post(agent, conversation, "₦500 for “two”\r\nnow", **given)
+    form = response.context["form"]
+    assert (form["text"].value(), str(form["ref_id"].value())) == (kept, key)
+    assert key in response.context["form_address"]
+    assert (form.errors, replies()) == ({}, [])
+
+
+def test_a_count_is_shown_when_it_is_asked_for(agent, conversation):
+    page = post(agent, conversation, "₦" * 71, count="yes").text
+    assert '<b data-nb="segments">2</b> of 10' in page
+    assert '<b data-nb="encoding">Unicode</b>' in page
+    assert "N" * 71 in page
+
+
+def test_a_button_without_a_key_brings_a_new_one(agent, conversation):
+    form = post(agent, conversation, "Hello", ref_id="x", count="yes").context["form"]
+    assert uuid.UUID(form["ref_id"].value())
+
+
+def test_an_empty_text_is_counted_as_nothing(agent, conversation):
+    response = post(agent, conversation, "", count="yes")
+    assert response.context["form"].counted == Counted("")
+    assert '<p class="nb-figures" hidden>' in response.text
+
+
+# The limit
+
+
+def test_a_text_of_as_many_segments_as_there_may_be_is_sent(agent, conversation, at_most):
+    at_most(2)
+    post(agent, conversation, "a" * 306)
+    assert replies() == ["a" * 306]
+
+
+def test_a_longer_text_is_kept_and_not_sent(agent, conversation, at_most):
+    at_most(2)
+    response = post(agent, conversation, "a" * 307)
+    assert problems(response) == [
+        "Not sent: the text takes 3 segments, and at most 2 are sent.",
+        "Shorten it, or send it as several replies.",
+    ]
+    assert f"{'a' * 307}</textarea>" in response.text
+    assert '<b data-nb="segments">3</b> of 2' in response.text
+    assert replies() == []
+
+
+def test_line_ends_count_as_one_character(agent, conversation, at_most):
+    at_most(1)
+    post(agent, conversation, "a\r\n" * 80)
+    assert replies() == ["a\n" * 80]
+
+
+@pytest.mark.parametrize(
+    ("text", "help_"),
+    [
+        ("₦" * 71, "It is Unicode because of ₦. The plain version takes 1."),
+        ("🙏" * 36, "It is Unicode because of 🙏: without, more fits into a segment."),
+    ],
+)
+def test_a_text_that_is_too_long_says_what_makes_it_so(agent, conversation, at_most, text, help_):
+    at_most(1)
+    assert problems(post(agent, conversation, text))[1] == help_
+
+
+def test_without_a_limit_any_text_is_sent(agent, conversation, at_most):
+    at_most(None)
+    page = post(agent, conversation, "a" * 5000, count="yes").text
+    assert '<b data-nb="segments">33</b></span>' in page
+    post(agent, conversation, "a" * 5000)
+    assert replies() == ["a" * 5000]
+
+
+def test_a_limit_that_is_wrong_is_said_beside_the_text(agent, conversation, at_most):
+    at_most("three")
+    response = post(agent, conversation, "On its way")
+    assert "the settings of this site are wrong" in problems(response)[0]
+    assert "On its way</textarea>" in response.text
+    assert replies() == []
+
+
+# What the scripts are given
+
+
+def test_the_scripts_count_by_the_tables_of_the_server(at_most):
+    at_most(3)
+    given = ReplyForm().for_scripts
+    assert set(given["tables"]["gsm"]) == GSM
+    assert given["limit"] == 3
+
+
+def test_what_the_scripts_are_given_is_data_that_nothing_runs(agent, conversation):
+    page = post(agent, conversation, "Hello", count="yes").text
+    assert '<script id="nb-composer" type="application/json">' in page

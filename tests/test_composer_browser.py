@@ -1,0 +1,280 @@
+"""The composer in a real browser: what its scripts do, and that all of it can be done without."""
+
+import random
+import re
+import uuid
+
+import pytest
+from django.contrib.auth.models import User
+from playwright.sync_api import expect
+
+from django_ninebits import inbox
+from django_ninebits.models import Message
+from django_ninebits.plain import PLAIN, plain
+from django_ninebits.segments import GSM, GSM_EXTENSION, segments
+from tests.deliveries import body
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+INBOX = "/admin/django_ninebits/conversation/"
+
+
+@pytest.fixture(autouse=True)
+def deferred(settings):
+    """Where nothing leaves before a worker comes."""
+    deferring = {"DISPATCHER": "django_ninebits.dispatch.defer"}
+    settings.NINEBITS = settings.NINEBITS | deferring
+
+
+@pytest.fixture
+def ada():
+    return User.objects.create_superuser("ada", password="x", first_name="Ada", last_name="Obi")
+
+
+@pytest.fixture
+def conversation():
+    return received("Where is my order?").conversation
+
+
+@pytest.fixture
+def page(tab, ada, conversation):
+    """The thread, of somebody who has logged in."""
+    log_in(tab, address_of(conversation))
+    expect(tab.locator(".nb-figures")).to_be_visible()
+    return tab
+
+
+@pytest.fixture
+def plain_page(page, chromium):
+    """The same in a browser that runs no script."""
+    state = page.context.storage_state()
+    base = page.url.partition("/admin/")[0]
+    with chromium.new_context(
+        base_url=base, java_script_enabled=False, storage_state=state
+    ) as plain:
+        tab = plain.new_page()
+        tab.goto(page.url)
+        yield tab
+
+
+def received(text, **changes):
+    return inbox.take_in(body(message=text, ref_id=uuid.uuid4().hex, **changes)).message
+
+
+def address_of(conversation):
+    return f"{INBOX}{conversation.pk}/change/"
+
+
+def log_in(tab, address):
+    tab.goto(f"/admin/login/?next={address}")
+    fill_in_login(tab)
+
+
+def fill_in_login(tab):
+    tab.fill("[name=username]", "ada")
+    tab.fill("[name=password]", "x")
+    tab.click("#login-form [type=submit]")
+
+
+def replies():
+    sent = Message.objects.filter(direction=Message.Direction.OUTBOUND).order_by("id")
+    return list(sent.values_list("text", flat=True))
+
+
+def figure(page, name):
+    return page.locator(f"[data-nb={name}]")
+
+
+# One table, counted by both
+
+
+def texts(count):
+    """Of all scripts, some at the edges of segments, the same in each run."""
+    chance = random.Random(4471)
+    gsm, extension = sorted(GSM), sorted(GSM_EXTENSION)
+    letters = map(chr, range(0xA0, 0x250))
+    others = [*PLAIN, *letters, *"ẹọṣẸỌṢ\u0300\u0301\u0323🙏👩🏽\u200d🌾😀你й\u202e"]
+    for _number in range(count):
+        alphabet = chance.choice([gsm, gsm + extension, gsm + extension + others, others])
+        length = chance.choice([1, 5, 70, 71, 134, 160, 161, 306, chance.randrange(700)])
+        yield "".join(chance.choices(alphabet, k=length))
+
+
+COUNT = """
+    texts => {
+      const data = JSON.parse(document.getElementById("nb-composer").textContent);
+      const { count, plain } = nbSegments.of(data.tables);
+      return texts.map(text => {
+        const { encoding, parts, forcing, left, characters } = count(text);
+        return [encoding, parts, forcing.join(""), left, characters, plain(text)];
+      });
+    }
+"""
+
+
+def counted(text):
+    found = segments(text)
+    figures = [found.encoding, list(found.parts), found.forcing, found.left, len(text)]
+    return [*figures, plain(text)]
+
+
+def test_the_browser_counts_and_replaces_as_the_server_does(page):
+    given = [*texts(3000), "", "\n", "€" * 77, "😀" * 34]
+    found = page.evaluate(COUNT, given)
+    wrong = [text for text, one in zip(given, found, strict=True) if one != counted(text)]
+    assert wrong == []
+    assert len(found) == 3004
+
+
+# While typing
+
+
+def test_a_text_is_counted_while_it_is_typed(page):
+    page.locator("textarea").press_sequentially("Hello")
+    expect(figure(page, "characters")).to_have_text("5")
+    expect(figure(page, "left")).to_have_text("155")
+    expect(figure(page, "encoding")).to_have_text("GSM-7")
+    page.fill("textarea", "a" * 161)
+    expect(figure(page, "segments")).to_have_text("2")
+    expect(page.get_by_text("Count the segments")).to_be_hidden()
+
+
+def test_what_forces_unicode_is_named_with_its_plain_version(page):
+    expect(page.locator(".nb-unicode")).to_be_hidden()
+    page.fill("textarea", "₦500 “now”\u00a0ọ\u0300")
+    expect(page.locator("[data-nb=forcing] bdi")).to_have_text(
+        ["₦", "“", "”", "U+00A0", "ọ", "◌\u0300"]
+    )
+    expect(figure(page, "plain")).to_have_text('N500 "now" o')
+    expect(figure(page, "no-plain")).to_be_hidden()
+    expect(page.locator("textarea")).to_have_value("₦500 “now”\u00a0ọ\u0300")
+
+
+def test_what_has_no_plain_version_is_named_too(page):
+    page.fill("textarea", "₦500 🙏")
+    expect(figure(page, "lasting")).to_have_text("🙏 ")
+    expect(figure(page, "offer")).to_be_hidden()
+
+
+def test_of_many_characters_some_are_named(page):
+    page.fill("textarea", "абвгдежзий")
+    expect(page.locator("[data-nb=forcing] bdi")).to_have_text([*"абвгдежз", "…"])
+
+
+def test_a_plain_version_is_one_click_and_can_be_undone(page):
+    page.fill("textarea", "₦500 “now”")
+    page.click("text=Use the plain version")
+    expect(page.locator("textarea")).to_have_value('N500 "now"')
+    expect(page.locator("textarea")).to_be_focused()
+    expect(figure(page, "encoding")).to_have_text("GSM-7")
+    page.keyboard.press("Control+z")
+    expect(page.locator("textarea")).to_have_value("₦500 “now”")
+    expect(figure(page, "encoding")).to_have_text("Unicode")
+    assert replies() == []
+
+
+def test_a_text_that_is_too_long_is_marked_and_then_refused(page, settings):
+    settings.NINEBITS = settings.NINEBITS | {"MAX_SEGMENTS": 1}
+    page.reload()
+    page.fill("textarea", "a" * 161)
+    expect(page.locator(".nb-too-long")).to_be_visible()
+    page.click(".nb-send")
+    expect(page.get_by_role("alert")).to_contain_text("at most 1 are sent")
+    expect(page.locator("textarea")).to_have_value("a" * 161)
+    page.fill("textarea", "a" * 160)
+    expect(page.locator(".nb-too-long")).to_have_count(0)
+    assert replies() == []
+
+
+def test_a_screen_reader_hears_the_count_when_nobody_types(page):
+    said = figure(page, "said")
+    page.locator("textarea").press_sequentially("Hello", delay=50)
+    expect(said).to_have_text("")
+    expect(said).to_have_text("Segments: 1. Encoding: GSM-7.")
+    page.fill("textarea", "a" * 1531)
+    expect(said).to_have_text("Too long: it takes 11 segments, at most 10 are sent.")
+
+
+def test_a_screen_reader_is_told_the_same_once(page):
+    said = figure(page, "said")
+    page.fill("textarea", "a")
+    expect(said).to_have_text("Segments: 1. Encoding: GSM-7.")
+    page.evaluate(
+        """() => {
+            window.changes = 0;
+            const said = document.querySelector("[data-nb=said]");
+            new MutationObserver(() => window.changes++).observe(said, {childList: true});
+        }"""
+    )
+    page.fill("textarea", "ab")
+    page.wait_for_timeout(1500)
+    assert page.evaluate("window.changes") == 0
+
+
+# Sending
+
+
+@pytest.mark.parametrize("keys", ["Control+Enter", "Meta+Enter"])
+def test_keys_send(page, keys):
+    page.fill("textarea", "On its way")
+    page.press("textarea", keys)
+    expect(page.locator(".nb-notes")).to_have_text("Your reply: queued.")
+    assert replies() == ["On its way"]
+
+
+def test_keys_that_are_held_down_send_once(page):
+    page.fill("textarea", "On its way")
+    page.evaluate(
+        """() => {
+            const keys = {key: "Enter", ctrlKey: true, bubbles: true, cancelable: true};
+            const text = document.querySelector("textarea");
+            for (const repeat of [false, false, true]) {
+                text.dispatchEvent(new KeyboardEvent("keydown", {...keys, repeat}));
+            }
+        }"""
+    )
+    expect(page.locator(".nb-notes")).to_have_text("Your reply: queued.")
+    assert replies() == ["On its way"]
+
+
+def test_enter_alone_begins_a_line(page):
+    page.fill("textarea", "On its way")
+    page.press("textarea", "Enter")
+    expect(page.locator("textarea")).to_have_value("On its way\n")
+    assert replies() == []
+
+
+# Without a script, and where few may run
+
+
+def test_without_a_script_it_is_counted_and_made_plain_by_buttons(plain_page):
+    plain_page.fill("textarea", "₦500")
+    plain_page.click("text=Count the segments")
+    expect(figure(plain_page, "encoding")).to_have_text("Unicode")
+    expect(figure(plain_page, "plain")).to_have_text("N500")
+    plain_page.click("text=Use the plain version")
+    expect(plain_page.locator("textarea")).to_have_value("N500")
+    expect(figure(plain_page, "encoding")).to_have_text("GSM-7")
+    assert replies() == []
+    plain_page.click(".nb-send")
+    expect(plain_page.locator(".nb-notes")).to_have_text("Your reply: queued.")
+    assert replies() == ["N500"]
+
+
+def test_it_works_under_a_strict_content_security_policy(page):
+    be_strict(page)
+    page.reload()
+    page.fill("textarea", "₦500")
+    expect(figure(page, "plain")).to_have_text("N500")
+    page.click("text=Use the plain version")
+    expect(page.locator("textarea")).to_have_value("N500")
+    page.unroute_all(behavior="wait")
+
+
+def be_strict(page):
+    def answer(route):
+        response = route.fetch(max_redirects=0)
+        headers = {**response.headers, "content-security-policy": "default-src 'self'"}
+        route.fulfill(response=response, headers=headers)
+
+    page.route(re.compile("/admin/django_ninebits/"), answer)
