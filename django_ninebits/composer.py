@@ -7,10 +7,13 @@ was asked, unsent.
 import unicodedata
 import uuid
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.utils import formats, timezone
 from django.utils.translation import gettext_lazy as _
 
 from django_ninebits import plain
@@ -19,6 +22,9 @@ from django_ninebits.segments import GSM, GSM_EXTENSION, PLACES, Segments, segme
 
 #: Said of any mistake in the settings that keeps a reply from being sent.
 WRONG_SETTINGS = _("Not sent, because the settings of this site are wrong: %s")
+
+#: The latest that a reply can be scheduled for.
+FARTHEST = timedelta(days=365)
 
 #: Of the characters that force Unicode, so many are named.
 NAMED = 8
@@ -89,6 +95,11 @@ class ReplyForm(forms.Form):
         error_messages={"required": _("Write a text first.")},
         widget=forms.Textarea(attrs={"rows": 3, "dir": "auto", "class": "nb-textarea"}),
     )
+    send_at = forms.DateTimeField(
+        label=_("Not before"),
+        required=False,
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
+    )
     ref_id = forms.UUIDField(widget=forms.HiddenInput)
 
     @property
@@ -99,8 +110,12 @@ class ReplyForm(forms.Form):
     def answered(self) -> "ReplyForm":
         """The form with what the button asks for, unsent."""
         text = as_sent(self.data.get("text", ""))
-        given = {"text": plain.plain(text) if "plain" in self.data else text}
-        return ReplyForm(initial=given | {"ref_id": self.key() or uuid.uuid4()})
+        given = {
+            "text": plain.plain(text) if "plain" in self.data else text,
+            "send_at": self.data.get("send_at", ""),
+            "ref_id": self.key() or uuid.uuid4(),
+        }
+        return ReplyForm(initial=given)
 
     def key(self) -> uuid.UUID | None:
         """The idempotency key, where what came is one."""
@@ -119,9 +134,21 @@ class ReplyForm(forms.Form):
             raise forms.ValidationError(WRONG_SETTINGS % error) from error
         return text
 
+    def clean_send_at(self) -> datetime | None:
+        send_at: datetime | None = self.cleaned_data["send_at"]
+        now = timezone.now()
+        if send_at is not None and send_at <= now:
+            here = timezone.localtime(now) if settings.USE_TZ else now
+            shown = formats.date_format(here, "DATETIME_FORMAT")
+            raise forms.ValidationError(_("Not sent: that time is past. It is %s now.") % shown)
+        if send_at is not None and send_at > now + FARTHEST:
+            raise forms.ValidationError(_("Not sent: that is more than a year ahead."))
+        return send_at
+
     def with_ref_id(self, ref_id: uuid.UUID, problem: Any) -> "ReplyForm":
-        """The same text in a form that sends it as another message, and why."""
-        form = ReplyForm({"text": self.data.get("text", ""), "ref_id": str(ref_id)})
+        """The same in a form that sends it as another message, and why."""
+        kept = {name: self.data.get(name, "") for name in ("text", "send_at")}
+        form = ReplyForm(kept | {"ref_id": str(ref_id)})
         form.add_error(None, problem)
         return form
 
@@ -132,6 +159,18 @@ class ReplyForm(forms.Form):
     @property
     def limit(self) -> int | None:
         return limit()
+
+    @property
+    def is_later(self) -> bool:
+        """Whether it is to be sent later, or is meant to."""
+        return bool(self["send_at"].value())
+
+    @property
+    def time_zone(self) -> str:
+        """The one that times are written and read in."""
+        if settings.USE_TZ:
+            return timezone.get_current_timezone_name()
+        return timezone.get_default_timezone_name()
 
     @property
     def for_scripts(self) -> dict[str, Any]:
@@ -148,6 +187,8 @@ class ReplyForm(forms.Form):
             "named": NAMED,
             "encodings": _ENCODINGS,
             "words": {
+                "send": _("Send"),
+                "sendLater": _("Send later"),
                 "counted": _("Segments: {segments}. Encoding: {encoding}."),
                 "tooLong": _("Too long: it takes {segments} segments, at most {limit} are sent."),
             },

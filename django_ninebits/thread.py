@@ -192,6 +192,7 @@ class ThreadAdmin(BulkAdmin):
                     form.cleaned_data["text"],
                     ref_id=str(form.cleaned_data["ref_id"]),
                     author=request.user,  # type: ignore[arg-type]
+                    send_at=form.cleaned_data["send_at"],
                 )
             except RefIdConflict:
                 form = form.with_ref_id(

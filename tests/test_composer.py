@@ -1,9 +1,11 @@
 """The composer without a script: its buttons, what it counts and what it refuses."""
 
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.urls import reverse
+from django.utils import timezone
 
 from django_ninebits import inbox
 from django_ninebits.composer import Counted, ReplyForm, named
@@ -176,6 +178,72 @@ def test_a_limit_that_is_wrong_is_said_beside_the_text(agent, conversation, at_m
     assert "the settings of this site are wrong" in problems(response)[0]
     assert "On its way</textarea>" in response.text
     assert replies() == []
+
+
+# Later
+
+
+def filled_in(**more):
+    return ReplyForm({"text": "a", "ref_id": str(uuid.uuid4())} | more)
+
+
+def in_time_zone(moment):
+    return timezone.localtime(moment).strftime("%Y-%m-%dT%H:%M")
+
+
+def test_a_reply_is_sent_later(agent, conversation, settings):
+    settings.TIME_ZONE = "Africa/Lagos"
+    written = in_time_zone(timezone.now() + timedelta(days=1))
+    post(agent, conversation, "Good morning", send_at=written)
+    message = Message.objects.get(text="Good morning")
+    assert message.send_at == datetime.fromisoformat(f"{written}+01:00")
+    assert message.status == "queued"
+
+
+def test_the_time_zone_of_the_field_is_named(agent, conversation, settings):
+    settings.TIME_ZONE = "Africa/Lagos"
+    assert "Time zone: Africa/Lagos" in post(agent, conversation, "").text
+
+
+def test_without_time_zones_the_time_is_that_of_the_server(agent, conversation, settings):
+    settings.USE_TZ, settings.TIME_ZONE = False, "Africa/Lagos"
+    written = in_time_zone(datetime.now(UTC) + timedelta(days=1))
+    with timezone.override("Asia/Tokyo"):
+        assert ReplyForm().time_zone == "Africa/Lagos"
+        form = filled_in(send_at=written)
+        assert form.is_valid()
+        assert "that time is past" in filled_in(send_at="2020-01-01T10:00").errors["send_at"][0]
+    assert form.cleaned_data["send_at"] == datetime.fromisoformat(written)
+
+
+@pytest.mark.parametrize(
+    ("away", "said"),
+    [
+        (timedelta(minutes=-1), "Not sent: that time is past. It is "),
+        (timedelta(days=366), "Not sent: that is more than a year ahead."),
+    ],
+)
+def test_a_time_that_nobody_means_is_refused_and_kept(agent, conversation, away, said):
+    written = in_time_zone(timezone.now() + away)
+    response = post(agent, conversation, "Good morning", send_at=written)
+    assert said in response.context["form"].errors["send_at"][0]
+    assert f'value="{written}"' in response.text
+    assert '<details class="nb-later" open>' in response.text
+    assert "Good morning</textarea>" in response.text
+    assert replies() == []
+
+
+def test_a_time_that_is_none_is_refused(agent, conversation):
+    response = post(agent, conversation, "Good morning", send_at="soon")
+    assert "send_at" in response.context["form"].errors
+    assert replies() == []
+
+
+@pytest.mark.parametrize("more", [{"count": "1"}, {"ref_id": "x"}])
+def test_the_time_is_kept_by_every_way_back_to_the_form(agent, conversation, more):
+    form = post(agent, conversation, "a", send_at="2099-01-01T10:00", **more).context["form"]
+    assert form["send_at"].value() == "2099-01-01T10:00"
+    assert form.is_later
 
 
 # What the scripts are given

@@ -3,9 +3,11 @@
 import random
 import re
 import uuid
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
+from django.utils import timezone
 from playwright.sync_api import expect
 
 from django_ninebits import inbox
@@ -244,7 +246,41 @@ def test_enter_alone_begins_a_line(page):
     assert replies() == []
 
 
+def tomorrow():
+    return f"{timezone.localtime() + timedelta(days=1):%Y-%m-%dT%H:%M}"
+
+
+def test_a_reply_is_sent_later(page):
+    page.fill("textarea", "Good morning")
+    page.click("summary")
+    expect(page.locator(".nb-later")).to_contain_text("Time zone: America/Chicago")
+    page.fill("[name=send_at]", tomorrow())
+    page.click("button:text-is('Send later')")
+    expect(page.locator(".nb-outbound")).to_contain_text("not before")
+    expect(page.locator(".nb-send")).to_have_text("Send")
+    assert replies() == ["Good morning"]
+
+
+def test_a_time_that_is_past_is_said_and_all_is_kept(page):
+    page.fill("textarea", "Good morning")
+    page.click("summary")
+    page.fill("[name=send_at]", "2020-01-01T10:00")
+    page.click(".nb-send")
+    expect(page.get_by_role("alert")).to_contain_text("that time is past")
+    expect(page.locator("textarea")).to_have_value("Good morning")
+    expect(page.locator("[name=send_at]")).to_have_value("2020-01-01T10:00")
+    expect(page.locator(".nb-send")).to_have_text("Send later")
+
+
 # Without a script, and where few may run
+
+
+def test_without_a_script_it_is_sent_later_by_a_plain_field(plain_page):
+    plain_page.fill("textarea", "Good morning")
+    plain_page.click("summary")
+    plain_page.fill("[name=send_at]", tomorrow())
+    plain_page.click(".nb-send")
+    expect(plain_page.locator(".nb-outbound")).to_contain_text("not before")
 
 
 def test_without_a_script_it_is_counted_and_made_plain_by_buttons(plain_page):

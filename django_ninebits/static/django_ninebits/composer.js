@@ -13,7 +13,8 @@
   const { tables, limit, named, encodings, words } = JSON.parse(data.textContent);
   const { count, plain } = nbSegments.of(tables);
   const form = document.querySelector("form.nb-reply");
-  const text = form.elements.text;
+  const { text, send_at: later } = form.elements;
+  const send = form.querySelector(".nb-send");
   const part = (name) => form.querySelector(`[data-nb="${name}"]`);
   let telling = 0;
   let told = "";
@@ -100,6 +101,10 @@
     return Date.now() - sentAt < SENDING;
   }
 
+  function nameTheButton() {
+    send.textContent = later.value ? words.sendLater : words.send;
+  }
+
   form.elements.count.hidden = true;
   form.elements.plain.addEventListener("click", (event) => {
     event.preventDefault();
@@ -110,10 +115,11 @@
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing) {
       event.preventDefault();
       if (!event.repeat) {
-        form.requestSubmit(form.querySelector(".nb-send"));
+        form.requestSubmit(send);
       }
     }
   });
+  later.addEventListener("input", nameTheButton);
   form.addEventListener("submit", (event) => {
     if (isSending()) {
       event.preventDefault();
@@ -124,5 +130,6 @@
   window.addEventListener("pageshow", () => {
     sentAt = 0;
     show();
+    nameTheButton();
   });
 })();
