@@ -101,6 +101,8 @@ class ReplyForm(forms.Form):
         widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
     )
     ref_id = forms.UUIDField(widget=forms.HiddenInput)
+    #: The newest message on the page when the reply was begun.
+    seen = forms.CharField(required=False, widget=forms.HiddenInput)
 
     @property
     def is_sent(self) -> bool:
@@ -114,6 +116,7 @@ class ReplyForm(forms.Form):
             "text": plain.plain(text) if "plain" in self.data else text,
             "send_at": self.data.get("send_at", ""),
             "ref_id": self.key() or uuid.uuid4(),
+            "seen": self.seen_up_to,
         }
         return ReplyForm(initial=given)
 
@@ -145,10 +148,23 @@ class ReplyForm(forms.Form):
             raise forms.ValidationError(_("Not sent: that is more than a year ahead."))
         return send_at
 
+    @property
+    def seen_up_to(self) -> int:
+        """Nothing, where what came is no id."""
+        written = self.data.get("seen", "")
+        return int(written) if written.isdecimal() and len(written) < 19 else 0
+
     def with_ref_id(self, ref_id: uuid.UUID, problem: Any) -> "ReplyForm":
         """The same in a form that sends it as another message, and why."""
-        kept = {name: self.data.get(name, "") for name in ("text", "send_at")}
-        form = ReplyForm(kept | {"ref_id": str(ref_id)})
+        return self._but(problem, ref_id=str(ref_id))
+
+    def having_seen(self, newest: int, problem: Any) -> "ReplyForm":
+        """The same in a form of which the messages up to ``newest`` have been seen, and why."""
+        return self._but(problem, seen=str(newest))
+
+    def _but(self, problem: Any, **changes: str) -> "ReplyForm":
+        kept = {name: self.data.get(name, "") for name in self.fields}
+        form = ReplyForm(kept | changes)
         form.add_error(None, problem)
         return form
 

@@ -5,6 +5,7 @@ An open page asks what has changed: what has come since, and what became of the 
 
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.contrib import messages
@@ -21,11 +22,14 @@ from django.http import (
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
+from django.utils.timesince import timesince
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
 
 from django_ninebits import consent, live, services, wording
 from django_ninebits.bulk import BulkAdmin
 from django_ninebits.composer import WRONG_SETTINGS, ReplyForm
+from django_ninebits.contention import persistently
 from django_ninebits.decisions import (
     LEVELS,
     Seen,
@@ -35,7 +39,14 @@ from django_ninebits.decisions import (
     verbs_for,
 )
 from django_ninebits.exceptions import MessageRefused, RefIdConflict
-from django_ninebits.models import ConsentChange, Contact, Conversation, Message, database
+from django_ninebits.models import (
+    ConsentChange,
+    Contact,
+    Conversation,
+    Message,
+    atomic,
+    database,
+)
 
 #: Messages on one page of a thread.
 PAGE = 100
@@ -173,9 +184,10 @@ class ThreadAdmin(BulkAdmin):
         if ref_id is None:
             return HttpResponseRedirect(_address(request, compose=uuid.uuid4()))
         is_opted_out = conversation.contact.opted_out_at is not None
-        form = None if is_opted_out else ReplyForm(initial={"ref_id": ref_id})
+        newest = page.entries[-1].message.pk if page.entries else 0
+        form = None if is_opted_out else ReplyForm(initial={"ref_id": ref_id, "seen": newest})
         if request.method == "GET" and page.entries:
-            conversation.mark_read_up_to(page.entries[-1].message.pk)
+            conversation.mark_read_up_to(newest)
         return self._thread(request, conversation, page, form, extra_context)
 
     def _reply(self, request: HttpRequest, conversation: Conversation) -> HttpResponse:
@@ -187,13 +199,9 @@ class ThreadAdmin(BulkAdmin):
         elif form.is_valid():
             began = timezone.now()
             try:
-                message = services.reply(
-                    conversation,
-                    form.cleaned_data["text"],
-                    ref_id=str(form.cleaned_data["ref_id"]),
-                    author=request.user,  # type: ignore[arg-type]
-                    send_at=form.cleaned_data["send_at"],
-                )
+                message = persistently(lambda: _answer(conversation, form, request.user))
+            except LookFirst as first:
+                form = form.having_seen(first.message.pk, first.said)
             except RefIdConflict:
                 form = form.with_ref_id(
                     # Always the same one for this text: a browser may send the old form again.
@@ -281,6 +289,53 @@ class ThreadAdmin(BulkAdmin):
                 **extra_context,
             },
         )
+
+
+class LookFirst(Exception):
+    """Somebody else has answered since the reply was begun."""
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+
+    @property
+    def said(self) -> str:
+        ago = _ago(self.message.created_at)
+        if not self.message.author_name:
+            automatic = _(
+                "Not sent: an automatic message left %(time)s ago. Look first, and press Send if"
+                " your reply is still needed."
+            )
+            return automatic % {"time": ago}
+        said = _(
+            "Not sent: %(who)s replied %(time)s ago. Look first, and press Send if your reply is"
+            " still needed."
+        )
+        return said % {"who": self.message.author_name, "time": ago}
+
+
+def _answer(conversation: Conversation, form: ReplyForm, author: Any) -> Message:
+    """The reply, queued; or ``LookFirst``, also where two answer at the same instant."""
+    with atomic():
+        Conversation.objects.filter(pk=conversation.pk).hold()
+        answers = _messages(conversation).filter(status__in=Message.ANSWERING)
+        others = answers.filter(id__gt=form.seen_up_to).exclude(author=author)
+        if newest := others.order_by("-id").first():
+            raise LookFirst(newest)
+        return services.reply(
+            conversation,
+            form.cleaned_data["text"],
+            ref_id=str(form.cleaned_data["ref_id"]),
+            author=author,
+            send_at=form.cleaned_data["send_at"],
+        )
+
+
+def _ago(moment: datetime) -> str:
+    seconds = int((timezone.now() - moment).total_seconds())
+    if seconds < 60:
+        said = ngettext("%(count)s second", "%(count)s seconds", seconds)
+        return said % {"count": max(seconds, 0)}
+    return timesince(moment, depth=1)
 
 
 def _tell_what_became_of(request: HttpRequest, message: Message, *, is_repeated: bool) -> None:

@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from django_ninebits import inbox, services
+from django_ninebits import inbox, services, thread
 from django_ninebits.exceptions import MessageRefused
 from django_ninebits.models import Contact, Conversation, Message, QuarantinedDelivery
 from tests.deliveries import body
@@ -755,7 +755,7 @@ def test_replies_stay_outside_of_the_transaction_of_a_request(
         raise MessageRefused("No")
 
     monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
-    monkeypatch.setattr(services, "reply", refuse)
+    monkeypatch.setattr(thread, "_answer", refuse)
     monkeypatch.setattr(inbox, "take_in_again", refuse)
     reply(agent, conversation, "On its way")
     agent.force_login(User.objects.create_superuser("root"))
