@@ -37,6 +37,7 @@ from django_ninebits.exceptions import (
     traceback_without_values,
 )
 from django_ninebits.folders import named
+from django_ninebits.logged_out import LoggedOutAdmin
 from django_ninebits.models import (
     Attempt,
     ConsentChange,
@@ -94,7 +95,7 @@ class ReadOnlyAdmin(KeptAdmin[Row]):
 
 
 @admin.register(Conversation)
-class ConversationAdmin(ThreadAdmin, ReadOnlyAdmin[Conversation]):
+class ConversationAdmin(LoggedOutAdmin, ThreadAdmin, ReadOnlyAdmin[Conversation]):
     """The inbox; the page of a conversation is its thread, with a form to reply."""
 
     @outside_transactions

@@ -87,7 +87,7 @@ class ReplyForm(forms.Form):
     Because the address is the same the key is too, and so the same reply is not sent twice.
     """
 
-    scripts = ("django_ninebits/segments.js", "django_ninebits/composer.js")
+    scripts = tuple(f"django_ninebits/{name}.js" for name in ("segments", "composer", "drafts"))
 
     text = forms.CharField(
         label=_("Your reply"),
@@ -180,6 +180,11 @@ class ReplyForm(forms.Form):
     def is_later(self) -> bool:
         """Whether it is to be sent later, or is meant to."""
         return bool(self["send_at"].value())
+
+    @property
+    def is_returned(self) -> bool:
+        """Whether it was posted before and holds what was written."""
+        return self.is_bound or "text" in self.initial
 
     @property
     def time_zone(self) -> str:

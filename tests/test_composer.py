@@ -2,12 +2,14 @@
 
 import uuid
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlencode
 
 import pytest
+from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from django_ninebits import inbox
+from django_ninebits import inbox, services
 from django_ninebits.composer import Counted, ReplyForm, named
 from django_ninebits.models import Message
 from django_ninebits.segments import GSM
@@ -40,9 +42,10 @@ def received(text, **changes):
     return inbox.take_in(body(message=text, ref_id=uuid.uuid4().hex, **changes)).message
 
 
-def post(client, conversation, text, **more):
+def post(client, conversation, text, *, follow=False, **more):
     address = reverse("admin:django_ninebits_conversation_change", args=[conversation.pk])
-    return client.post(address, {"text": text, "ref_id": str(uuid.uuid4())} | more)
+    given = {"text": text, "ref_id": str(uuid.uuid4())} | more
+    return client.post(address, given, follow=follow)
 
 
 def replies():
@@ -246,7 +249,58 @@ def test_the_time_is_kept_by_every_way_back_to_the_form(agent, conversation, mor
     assert form.is_later
 
 
+# Whoever has been logged out
+
+
+@pytest.fixture
+def written():
+    """What a browser without a script posts."""
+    return {"text": "\r\nOn its <way>", "ref_id": str(uuid.uuid4()), "keep": "1"}
+
+
+def test_a_text_whose_author_is_logged_out_is_shown_again(client, conversation, written):
+    address = reverse("admin:django_ninebits_conversation_change", args=[conversation.pk])
+    response = client.post(f"{address}?compose=1", written)
+    assert response.status_code == 403
+    assert ">\n\nOn its &lt;way&gt;</textarea>" in response.text
+    assert f"/admin/login/?{urlencode({'next': f'{address}?compose=1'})}" in response.text
+    assert "no-store" in response["Cache-Control"]
+    assert replies() == []
+
+
+def test_it_is_shown_to_nobody_without_the_token_of_the_form(conversation, written):
+    response = post(Client(enforce_csrf_checks=True), conversation, **written)
+    assert response.status_code == 403
+    assert "On its" not in response.text
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_whoever_keeps_a_draft_is_led_to_the_login(client, conversation, method):
+    address = reverse("admin:django_ninebits_conversation_change", args=[conversation.pk])
+    response = getattr(client, method)(address, {"text": "On its way"})
+    assert response.status_code == 302
+    assert response["Location"].startswith("/admin/login/")
+
+
+def test_whoever_is_logged_in_sends_it(agent, conversation, written):
+    post(agent, conversation, **written)
+    assert replies() == ["\nOn its <way>"]
+
+
 # What the scripts are given
+
+
+def test_the_page_names_the_keys_of_the_replies_that_its_reader_has_sent(agent, conversation):
+    services.reply(conversation, "Of somebody else", ref_id="theirs")
+    key = str(uuid.uuid4())
+    page = post(agent, conversation, "On its way", ref_id=key, follow=True)
+    assert f'data-taken="{key} "' in page.text
+    assert "data-is-returned" not in page.text
+
+
+@pytest.mark.parametrize("more", [{}, {"count": "1"}])
+def test_a_page_with_a_text_that_was_posted_says_so(agent, conversation, more):
+    assert 'data-is-returned="1"' in post(agent, conversation, "", **more).text
 
 
 def test_the_scripts_count_by_the_tables_of_the_server(at_most):

@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 from playwright.sync_api import expect
 
-from django_ninebits import inbox
+from django_ninebits import inbox, services
 from django_ninebits.models import Message
 from django_ninebits.plain import PLAIN, plain
 from django_ninebits.segments import GSM, GSM_EXTENSION, segments
@@ -272,7 +272,172 @@ def test_a_time_that_is_past_is_said_and_all_is_kept(page):
     expect(page.locator(".nb-send")).to_have_text("Send later")
 
 
+# Drafts
+
+
+def drafts(page):
+    # What shows the figures is the last of the scripts.
+    expect(page.locator(".nb-figures")).to_be_visible()
+    return page.evaluate("Object.keys(localStorage).filter(one => one.startsWith('nb-draft:'))")
+
+
+def write(page, text):
+    page.fill("textarea", text)
+    assert len(drafts(page)) == 1
+
+
+def test_a_draft_survives_a_reload(page):
+    write(page, "On its way")
+    page.fill("[name=send_at] >> visible=false", tomorrow(), force=True)
+    page.goto(page.url.partition("?")[0])
+    expect(page.locator("textarea")).to_have_value("On its way")
+    expect(page.locator(".nb-restored")).to_be_visible()
+    expect(page.locator("[name=send_at]")).to_be_visible()
+    expect(figure(page, "characters")).to_have_text("10")
+    page.fill("textarea", "On its way!")
+    expect(page.locator(".nb-restored")).to_be_hidden()
+
+
+def test_a_draft_survives_an_expired_login(page):
+    write(page, "On its way")
+    page.context.clear_cookies(name="sessionid")
+    page.click(".nb-send")
+    fill_in_login(page)
+    expect(page.locator("textarea")).to_have_value("On its way")
+    expect(page.locator(".nb-restored")).to_be_visible()
+    assert replies() == []
+    page.click(".nb-send")
+    expect(page.locator(".nb-notes")).to_have_text("Your reply: queued.")
+    assert (replies(), drafts(page)) == (["On its way"], [])
+
+
+def test_what_was_sent_or_emptied_is_no_draft(page):
+    write(page, "On its way")
+    page.fill("textarea", " ")
+    assert drafts(page) == []
+    write(page, "On its way")
+    page.click(".nb-send")
+    expect(page.locator(".nb-notes")).to_be_visible()
+    expect(page.locator("textarea")).to_have_value("")
+    assert drafts(page) == []
+
+
+def test_what_may_have_been_sent_is_sent_again_with_its_key_only(page, conversation):
+    write(page, "On its way")
+    page.evaluate("document.querySelector('.nb-reply').action = 'about:blank#'")
+    page.click(".nb-send")
+    page.wait_for_url("about:blank*")
+    page.goto(address_of(conversation))
+    expect(page.locator(".nb-restored")).to_be_visible()
+    key = page.locator("[name=ref_id]").input_value()
+    assert page.locator(".nb-reply").get_attribute("action").count(key) == 1
+    services.reply(conversation, "On its way", ref_id=key)
+    page.click(".nb-send")
+    expect(page.locator(".nb-notes")).to_contain_text("is not sent a second time")
+    assert replies() == ["On its way"]
+
+
+def test_what_was_written_after_a_reply_that_arrived_is_another_one(page, conversation, ada):
+    key = str(uuid.uuid4())
+    services.reply(conversation, "On its way", ref_id=key, author=ada)
+    draft = {"text": "On its way!", "later": "", "key": key, "sent": "On its way"}
+    keep(page, ada, conversation, draft)
+    page.reload()
+    expect(page.locator("textarea")).to_have_value("On its way!")
+    assert page.locator("[name=ref_id]").input_value() != key
+
+
+def keep(page, user, conversation, draft):
+    page.evaluate(
+        "([name, draft]) => localStorage.setItem(name, JSON.stringify({at: Date.now(), ...draft}))",
+        [f"nb-draft:{user.pk}:{conversation.pk}", draft],
+    )
+
+
+@pytest.mark.parametrize("draft", [{"text": "Old", "at": 0}, {"text": "Of no time", "at": None}])
+def test_an_old_draft_is_forgotten(page, ada, conversation, draft):
+    keep(page, ada, conversation, draft)
+    page.reload()
+    expect(page.locator(".nb-figures")).to_be_visible()
+    assert drafts(page) == []
+    expect(page.locator("textarea")).to_have_value("")
+
+
+def test_a_draft_is_restored_over_nothing_that_came_back(page, ada, conversation, settings):
+    settings.NINEBITS = settings.NINEBITS | {"MAX_SEGMENTS": 1}
+    page.fill("textarea", "a" * 161)
+    page.click(".nb-send")
+    expect(page.get_by_role("alert")).to_be_visible()
+    expect(page.locator("textarea")).to_have_value("a" * 161)
+    expect(page.locator(".nb-restored")).to_be_hidden()
+    page.goto(address_of(conversation))
+    expect(page.locator("textarea")).to_have_value("a" * 161)
+
+
+def test_a_draft_is_of_one_user_and_one_conversation(page, conversation, ada):
+    other = received("Hello?", from_="2348020000009").conversation
+    keep(page, ada, other, {"text": "For another"})
+    bola = User.objects.create_superuser("bola", password="x")
+    keep(page, bola, conversation, {"text": "Of another"})
+    page.reload()
+    expect(page.locator(".nb-figures")).to_be_visible()
+    expect(page.locator("textarea")).to_have_value("")
+
+
+def test_two_tabs_show_the_same_draft_until_it_is_sent(page):
+    second = page.context.new_page()
+    second.goto(page.url.partition("?")[0])
+    expect(second.locator(".nb-figures")).to_be_visible()
+    page.fill("textarea", "On its way")
+    expect(second.locator("textarea")).to_have_value("On its way")
+    expect(figure(second, "characters")).to_have_text("10")
+    page.click(".nb-send")
+    expect(page.locator(".nb-notes")).to_be_visible()
+    expect(second.locator("textarea")).to_have_value("")
+
+
+def test_a_tab_with_another_text_keeps_it(page):
+    page.fill("textarea", "One")
+    second = page.context.new_page()
+    second.goto(page.url.partition("?")[0])
+    expect(second.locator("textarea")).to_have_value("One")
+    page.evaluate("document.querySelector('textarea').value = 'Two'")
+    second.fill("textarea", "Three")
+    expect(page.locator("textarea")).to_have_value("Two")
+
+
+def test_where_the_browser_keeps_nothing_a_reply_can_be_written(page):
+    page.add_init_script(
+        """
+        const real = Storage.prototype.setItem;
+        Storage.prototype.setItem = function (name, value) {
+          if (name.startsWith("nb-draft:")) {
+            throw Error("It is full.");
+          }
+          real.call(this, name, value);
+        };
+        """
+    )
+    page.reload()
+    page.fill("textarea", "On its way")
+    assert drafts(page) == []
+    expect(page.locator("[name=keep]")).to_have_count(1)
+    page.click(".nb-send")
+    expect(page.locator(".nb-notes")).to_have_text("Your reply: queued.")
+
+
 # Without a script, and where few may run
+
+
+def test_without_a_script_a_text_is_shown_again_to_whoever_was_logged_out(plain_page):
+    plain_page.fill("textarea", "On its way")
+    plain_page.context.clear_cookies(name="sessionid")
+    plain_page.click(".nb-send")
+    expect(plain_page.locator("textarea")).to_have_value("On its way")
+    with plain_page.context.expect_page() as opened:
+        plain_page.click("text=Log in, in another window")
+    fill_in_login(opened.value)
+    expect(opened.value.locator("textarea")).to_be_empty()
 
 
 def test_without_a_script_it_is_sent_later_by_a_plain_field(plain_page):

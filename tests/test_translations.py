@@ -330,6 +330,13 @@ def test_what_the_composer_says_is_translated(marked, staff, conversation, setti
 
 
 @pytest.mark.django_db
+def test_what_whoever_is_logged_out_reads_is_translated(marked, client, conversation):
+    page = client.post(page_of(conversation), {"text": "1", "keep": "1"})
+    assert "1</textarea>" in page.text
+    assert english(page.text) == []
+
+
+@pytest.mark.django_db
 def test_the_pages_of_messages_are_translated(marked, staff, conversation):
     replies = Message.objects.filter(direction=Message.Direction.OUTBOUND)
     for message in [Message.objects.first(), *replies]:
