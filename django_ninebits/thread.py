@@ -26,7 +26,7 @@ from django.utils.timesince import timesince
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from django_ninebits import consent, live, services, wording
+from django_ninebits import consent, links, live, services, wording
 from django_ninebits.bulk import BulkAdmin
 from django_ninebits.composer import WRONG_SETTINGS, ReplyForm
 from django_ninebits.contention import persistently
@@ -64,6 +64,11 @@ class Entry:
 
     message: Message
     begins_session: bool = False
+
+    @property
+    def parts(self) -> list[str | links.Link]:
+        """The text, and the links in it."""
+        return links.parts(self.message.text)
 
     @property
     def trouble(self) -> str:

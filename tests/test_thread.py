@@ -1,12 +1,18 @@
+import re
 import uuid
+from html.parser import HTMLParser
 
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.db import connection
+from django.template.loader import render_to_string
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from django_ninebits import inbox, outbox, services, thread
 from django_ninebits.exceptions import NotAccepted, OutcomeUnknown, Refused
@@ -327,3 +333,77 @@ def test_a_read_mark_needs_the_token_of_the_page(agent, conversation):
     agent.handler.enforce_csrf_checks = True
     assert mark_read(agent, conversation, 10**6).status_code == 403
     assert unread(conversation) == 1
+
+
+# Links in texts
+
+
+class Elements(HTMLParser):
+    """The elements of a text's bubble, and what is written in it."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.found, self.written = [], ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.written += data
+
+
+def elements(text):
+    """Of a text's bubble, as whoever looks at the thread gets it."""
+    entry = thread.Entry(Message(pk=1, direction="inbound", status="received", text=text))
+    context = {"entries": [entry], "original": Conversation()}
+    html = render_to_string("admin/django_ninebits/conversation/messages.html", context)
+    end = html.rindex("</div>", 0, html.index('<div class="nb-fate">'))
+    return Elements(html[html.index('<div class="nb-text"') : end])
+
+
+def test_a_link_says_where_it_leads_before_it_can_be_followed(viewer):
+    message = received("See https://Éxample.com/a?b=1&c=<b>.")
+    page = " ".join(read(viewer, message.conversation).text.split())
+    assert '<summary><bdi dir="ltr">https://Éxample.com/a?b=1&amp;c=</bdi></summary>' in page
+    assert 'leads to <strong><bdi dir="ltr">xn--xample-9ua.com</bdi></strong>' in page
+    assert (
+        '<a href="https://xn--xample-9ua.com/a?b=1&amp;c=" target="_blank"'
+        ' rel="noopener noreferrer nofollow">Open in a new window</a>'
+    ) in page
+    assert "It was written by the subscriber" in page
+
+
+def test_a_link_of_ours_is_not_said_to_be_of_the_subscriber(viewer, conversation):
+    services.reply(conversation, "https://shop.ng")
+    page = read(viewer, conversation).text
+    assert '<a href="https://shop.ng"' in page
+    assert "It was written by the subscriber" not in page
+
+
+#: What ends an attribute or an element, begins a script, or looks like an address.
+HOSTILE = [
+    *("https://shop.ng/", "www.", "javascript:alert(1)", "<script>", "</div>", "</summary>", "<a"),
+    *(' href="', " onclick='", '"', "'", ">", "<", "&", "&#x27;", "{{", "{%", "\\", "`", " ", "\n"),
+]
+
+
+#: The first of them compiles the templates.
+unhurried = hypothesis_settings(deadline=None)
+
+
+@unhurried
+@given(st.lists(st.sampled_from(HOSTILE) | st.text(max_size=3), min_size=1, max_size=12))
+def test_no_text_is_more_than_text_and_links(pieces):
+    found = elements(f"a{''.join(pieces)}").found
+    tags = {tag for tag, _attributes in found}
+    assert tags <= {"div", "details", "summary", "bdi", "span", "strong", "a"}
+    names = {name for _tag, attributes in found for name in attributes}
+    assert names <= {"class", "dir", "href", "target", "rel"}
+    assert all(re.match("https?://", at.get("href", "http://")) for _tag, at in found)
+
+
+@unhurried
+@given(st.text(min_size=1))
+def test_a_text_without_links_is_shown_as_it_is(text):
+    assert elements(f"a{text}").written == f"a{text}"

@@ -7,7 +7,7 @@ import pytest
 from django.contrib.auth.models import User
 from playwright.sync_api import expect
 
-from django_ninebits import inbox, live, outbox, services, thread
+from django_ninebits import inbox, links, live, outbox, services, thread
 from django_ninebits.exceptions import OutcomeUnknown, Refused
 from django_ninebits.models import Conversation, Message
 from tests.deliveries import body
@@ -256,6 +256,59 @@ def test_a_draft_outlives_a_log_out_and_can_be_sent_after_a_log_in(page, convers
     expect(page.locator("textarea")).to_have_value("On its way")
     page.click(".nb-send")
     expect(page.locator(".nb-notes")).to_have_text("Your reply: queued.")
+
+
+HOSTS = [
+    "good.com",
+    "1.2.3.4",
+    "Éxample.com",
+    "पंजाब.com",
+    "xn--xample-9ua.com",
+    "мир.рф",
+    "a-b.c.ng",
+]
+
+
+def test_a_browser_goes_where_a_link_says(page):
+    for host in HOSTS:
+        for rest in ("", ":8080/a/../b", "?x=@evil.ng", "#//evil.ng", "/\\evil.ng", "/%2f@evil.ng"):
+            (link,) = links.parts(f"https://{host}{rest}")
+            assert isinstance(link, links.Link)
+            gone = page.evaluate("address => new URL(address).hostname", link.address)
+            seems = page.evaluate("address => new URL(address).hostname", link.written)
+            assert link.host == gone == seems
+
+
+def test_a_link_is_not_followed_by_accident(page):
+    message = received("See https://shop.ng/a now")
+    open_thread(page, message.conversation)
+    summary = page.get_by_text("https://shop.ng/a", exact=True).first
+    asked = []
+    page.context.on("page", lambda opened: asked.append(opened.url))
+    leads = page.locator(".nb-leads")
+    expect(leads).to_be_hidden()
+    summary.dblclick()
+    summary.click()
+    expect(leads).to_contain_text("This link leads to shop.ng")
+    received("More")
+    expect(texts(page)).to_have_count(2)
+    expect(leads).to_be_visible()
+    assert asked == []
+    page.context.route(re.compile("shop.ng"), lambda route: route.fulfill(body="Bought"))
+    with page.context.expect_page() as opened:
+        page.click("text=Open in a new window")
+    expect(opened.value.locator("body")).to_have_text("Bought")
+    assert opened.value.evaluate("[opener, document.referrer]") == [None, ""]
+
+
+def test_a_link_is_opened_by_the_keyboard_and_read_out_as_it_was_written(page, conversation):
+    open_thread(page, conversation)
+    received("See https://shop.ng/a now")
+    expect(page.locator("#nb-said")).to_have_text("+2348020000000: See https://shop.ng/a now")
+    page.focus("summary")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Open in a new window")).to_be_focused()
 
 
 def test_it_keeps_itself_up_to_date_under_a_strict_content_security_policy(page, conversation):

@@ -148,8 +148,9 @@
   }
 
   function line(what, message) {
-    const text = message.querySelector(".nb-bubble > :is(.nb-text, .nb-quiet)").textContent.trim();
-    return `${what}: ${text.slice(0, EXCERPT)}`;
+    const text = message.querySelector(".nb-bubble > :is(.nb-text, .nb-quiet)").cloneNode(true);
+    text.querySelectorAll(".nb-leads").forEach((part) => part.remove());
+    return `${what}: ${text.textContent.trim().slice(0, EXCERPT)}`;
   }
 
   function authorOf(message) {
