@@ -534,8 +534,8 @@ class FolderAdmin(ConversationModelAdmin):
     def when(self, conversation: Conversation) -> SafeString:
         last = conversation.last_message_at
         assert last is not None  # noqa: S101 - or else it is not listed
-        moment = _local(last)
-        is_today = moment.date() == _local(timezone.now()).date()
+        moment = local_time(last)
+        is_today = moment.date() == local_time(timezone.now()).date()
         return _moment(last, date_format(moment, "TIME_FORMAT" if is_today else "DATE_FORMAT"))
 
 
@@ -594,7 +594,7 @@ def _found_text(conversation: Conversation) -> SafeString:
 
 
 def _moment(moment: datetime, shown: str, css_class: str = "nb-when") -> SafeString:
-    local = _local(moment)
+    local = local_time(moment)
     return format_html(
         '<time class="{}" datetime="{}" title="{}">{}</time>',
         css_class,
@@ -604,5 +604,6 @@ def _moment(moment: datetime, shown: str, css_class: str = "nb-when") -> SafeStr
     )
 
 
-def _local(moment: datetime) -> datetime:
+def local_time(moment: datetime) -> datetime:
+    """As it is shown."""
     return timezone.localtime(aware_time(moment))

@@ -5,7 +5,7 @@ An open page asks what has changed: what has come since, and what became of the 
 
 import uuid
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib import messages
@@ -22,6 +22,7 @@ from django.http import (
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.timesince import timesince
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
@@ -39,6 +40,7 @@ from django_ninebits.decisions import (
     verbs_for,
 )
 from django_ninebits.exceptions import MessageRefused, RefIdConflict
+from django_ninebits.folders import local_time
 from django_ninebits.models import (
     ConsentChange,
     Contact,
@@ -53,6 +55,9 @@ PAGE = 100
 
 #: Of how many messages beyond its page an open page may ask what became of them.
 WATCHED = 100
+
+#: A text that takes longer to arrive says when it was sent, too.
+ON_TIME = timedelta(minutes=1)
 
 #: Statuses whose error somebody may have to act upon.
 _TROUBLED = {Message.Status.FAILED, Message.Status.UNCERTAIN, Message.Status.QUEUED}
@@ -69,6 +74,18 @@ class Entry:
     def parts(self) -> list[str | links.Link]:
         """The text, and the links in it."""
         return links.parts(self.message.text)
+
+    @property
+    def sent_late(self) -> str:
+        """When a text was sent that took long to arrive, or arrived on another day."""
+        sent, arrived = self.message.sent_date, self.message.created_at
+        if not self.message.is_inbound or sent is None or sent > arrived:
+            return ""
+        is_another_day = local_time(sent).date() != local_time(arrived).date()
+        if arrived - sent <= ON_TIME and not is_another_day:
+            return ""
+        shown = "DATETIME_FORMAT" if is_another_day else "TIME_FORMAT"
+        return str(date_format(local_time(sent), shown))
 
     @property
     def trouble(self) -> str:

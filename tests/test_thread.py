@@ -1,5 +1,6 @@
 import re
 import uuid
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
 import pytest
@@ -333,6 +334,58 @@ def test_a_read_mark_needs_the_token_of_the_page(agent, conversation):
     agent.handler.enforce_csrf_checks = True
     assert mark_read(agent, conversation, 10**6).status_code == 403
     assert unread(conversation) == 1
+
+
+# Late texts
+
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+
+
+def times(client, conversation, zone="UTC"):
+    with timezone.override(zone):
+        page = read(client, conversation).text
+    found = re.findall(r"<time datetime=[^>]*T[^>]*>([^<]*)</time>", page)
+    return [" ".join(one.split()) for one in found]
+
+
+@pytest.mark.parametrize(
+    ("took", "said"),
+    [
+        (timedelta(seconds=60), "noon"),
+        (timedelta(seconds=61), "sent 11:58 a.m., arrived noon"),
+        (timedelta(hours=11), "sent 1 a.m., arrived noon"),
+        (timedelta(hours=13), "sent March 3, 2026, 11 p.m., arrived noon"),
+        # Of a clock that is ahead of ours.
+        (timedelta(hours=-13), "noon"),
+        (None, "noon"),
+    ],
+)
+def test_a_late_text_says_when_it_was_sent_and_when_it_arrived(viewer, conversation, took, said):
+    sent_date = took and NOON - took
+    Message.objects.update(sent_date=sent_date, created_at=NOON)
+    assert times(viewer, conversation) == [said]
+
+
+def test_a_text_of_the_evening_before_is_late_wherever_that_is_the_day_before(viewer, conversation):
+    midnight = datetime(2026, 3, 4, tzinfo=UTC)
+    Message.objects.update(sent_date=midnight - timedelta(seconds=2), created_at=midnight)
+    assert times(viewer, conversation) == ["sent March 3, 2026, 11:59 p.m., arrived midnight"]
+    assert times(viewer, conversation, zone="Africa/Lagos") == ["1 a.m."]
+
+
+def test_a_reply_that_left_late_says_nothing_of_it(viewer, conversation):
+    services.reply(conversation, "On its way")
+    Message.objects.filter(direction="inbound").update(sent_date=None)
+    Message.objects.update(created_at=NOON)
+    Message.objects.filter(direction="outbound").update(sent_date=NOON - timedelta(days=1))
+    assert times(viewer, conversation) == ["noon", "noon"]
+
+
+def test_a_late_text_says_so_on_a_site_without_time_zones(viewer, conversation, settings):
+    settings.USE_TZ, settings.TIME_ZONE = False, "UTC"
+    noon = NOON.replace(tzinfo=None)
+    Message.objects.update(sent_date=noon - timedelta(hours=1), created_at=noon)
+    assert times(viewer, conversation) == ["sent 11 a.m., arrived noon"]
 
 
 # Links in texts
