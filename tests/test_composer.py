@@ -44,7 +44,8 @@ def received(text, **changes):
 
 def post(client, conversation, text, *, follow=False, **more):
     address = reverse("admin:django_ninebits_conversation_change", args=[conversation.pk])
-    given = {"text": text, "ref_id": str(uuid.uuid4())} | more
+    seen = conversation.messages.latest("id").pk
+    given = {"text": text, "ref_id": str(uuid.uuid4()), "seen": seen} | more
     return client.post(address, given, follow=follow)
 
 
