@@ -2,10 +2,12 @@ import shutil
 import threading
 
 import pytest
+from django.contrib.auth.models import User
 from playwright.sync_api import expect, sync_playwright
 
 from django_ninebits.simulator import Simulator
 from tests.hooks import Webhook
+from tests.staff import cookie_of
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -66,3 +68,11 @@ def tab(chromium, live_server):
     yield page
     context.close()
     assert [said for said in complaints if said not in UNTOLD] == []
+
+
+@pytest.fixture
+def adas_tab(tab, live_server):
+    """The page of somebody who has logged in and may do everything."""
+    ada = User.objects.create_superuser("ada", password="x", first_name="Ada")
+    tab.context.add_cookies([cookie_of(ada, live_server.url)])
+    return tab

@@ -5,7 +5,6 @@ import uuid
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import User
 from playwright.sync_api import expect
 
 from django_ninebits import inbox, services
@@ -33,14 +32,9 @@ def ninebits(settings):
 
 
 @pytest.fixture
-def page(tab):
-    """Of somebody who has logged in."""
-    User.objects.create_superuser("ada", password="x", first_name="Ada")
-    tab.goto(f"/admin/login/?next={INBOX}")
-    tab.fill("[name=username]", "ada")
-    tab.fill("[name=password]", "x")
-    tab.click("[type=submit]")
-    return tab
+def page(adas_tab):
+    adas_tab.goto(INBOX)
+    return adas_tab
 
 
 @pytest.fixture

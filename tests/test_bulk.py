@@ -2,35 +2,19 @@ import uuid
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission, User
-from django.test import Client
 from django.urls import reverse
 
 from django_ninebits import bulk, inbox, outbox, services
 from django_ninebits.exceptions import Refused
 from django_ninebits.models import Conversation, Message
 from tests.deliveries import body
+from tests.staff import client_of, user
 
 INBOX = reverse("admin:django_ninebits_conversation_changelist")
 REPLY = ["close_selected", "reopen_selected", "mark_read_selected"]
 ASSIGN = ["assign_to_me", "assign_to_colleague", "assign_to_nobody"]
 
 pytestmark = pytest.mark.django_db
-
-
-def user(*codenames, **fields):
-    given = {"is_staff": True, "first_name": "Ada", **fields}
-    ada = User.objects.create_user(uuid.uuid4().hex, **given)
-    found = Permission.objects.filter(codename__in=codenames)
-    assert len(found) == len(codenames)
-    ada.user_permissions.set(found)
-    return ada
-
-
-def client_of(somebody):
-    client = Client()
-    client.force_login(somebody)
-    return client
 
 
 @pytest.fixture

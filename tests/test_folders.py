@@ -18,6 +18,7 @@ from django_ninebits.folders import COUNTED, FOLDERS
 from django_ninebits.keyset import Key, Page
 from django_ninebits.models import Contact, Conversation, Message
 from tests.deliveries import body
+from tests.staff import client_of, user
 
 INBOX = reverse("admin:django_ninebits_conversation_changelist")
 
@@ -32,23 +33,9 @@ def _short_pages(monkeypatch):
     monkeypatch.setattr("django_ninebits.admin.ConversationAdmin.list_per_page", PAGE)
 
 
-def user(*codenames):
-    ada = User.objects.create_user(uuid.uuid4().hex, is_staff=True, first_name="Ada")
-    found = Permission.objects.filter(codename__in=["view_conversation", *codenames])
-    assert len(found) == 1 + len(codenames)
-    ada.user_permissions.set(found)
-    return ada
-
-
-def client_of(somebody):
-    client = Client()
-    client.force_login(somebody)
-    return client
-
-
 @pytest.fixture
 def viewer():
-    return client_of(user())
+    return client_of(user("view_conversation"))
 
 
 @pytest.fixture
@@ -151,7 +138,7 @@ def test_the_folder_of_who_waits_has_nobody_else(viewer):
 
 
 def test_mine_is_what_is_open_and_assigned_to_me():
-    ada, bola = user(), user()
+    ada, bola = user("view_conversation"), user("view_conversation")
     mine, done, theirs = waiting(1), waiting(2), waiting(3)
     Conversation.objects.filter(pk__in=[mine.pk, done.pk]).update(assignee=ada)
     Conversation.objects.filter(pk=theirs.pk).update(assignee=bola)
@@ -162,7 +149,7 @@ def test_mine_is_what_is_open_and_assigned_to_me():
 
 def test_unassigned_is_what_is_open_and_nobodys(viewer):
     free, done, theirs = waiting(1), waiting(2), waiting(3)
-    Conversation.objects.filter(pk=theirs.pk).update(assignee=user())
+    Conversation.objects.filter(pk=theirs.pk).update(assignee=user("view_conversation"))
     Conversation.objects.filter(pk=done.pk).update(status="closed", waiting_since=None)
     assert listed(viewer, folder="unassigned") == [free]
 
@@ -330,7 +317,7 @@ def test_closing_settles_what_was_said_until_then_and_no_more(deferred, seed):
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_pages_of_a_folder_have_each_conversation_once(folder):
-    ada = user()
+    ada = user("view_conversation")
     mine = {"assignee": ada} if folder == "mine" else {}
     rows = conversations(2 * PAGE + 7, **mine)
     ids = [row.pk for row in rows]
@@ -559,7 +546,7 @@ def test_a_row_of_a_closed_conversation_says_so(viewer):
 
 def test_a_row_says_the_telco_and_the_assignee(viewer):
     waiting(telco="9mobile")
-    Conversation.objects.update(assignee=user())
+    Conversation.objects.update(assignee=user("view_conversation"))
     assert '<td class="field-telco">9mobile</td>' in row(viewer)
     assert "<bdi>Ada</bdi>" in row(viewer)
 
@@ -631,7 +618,7 @@ def test_a_short_code_or_a_telco_can_be_picked(viewer):
 
 
 def test_an_assignee_can_be_picked_or_nobody(viewer):
-    ada = user()
+    ada = user("view_conversation")
     theirs, free = waiting(1), waiting(2)
     Conversation.objects.filter(pk=theirs.pk).update(assignee=ada)
     assert narrowed(viewer, assignee=ada.pk) == [theirs]
@@ -657,7 +644,7 @@ def test_what_is_no_date_and_nobody_narrows_nothing(viewer, filters):
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_every_folder_can_be_narrowed(folder):
-    ada = user()
+    ada = user("view_conversation")
     rows = [waiting(1, telco="glo"), waiting(2, telco="mtn")]
     changes = {"assignee": ada} if folder == "mine" else {"undecided_since": timezone.now()}
     changes |= {"status": "closed", "waiting_since": None} if folder == "closed" else {}
@@ -673,7 +660,7 @@ def options(response, name):
 def test_the_filters_offer_what_there_is(viewer):
     for code, telco in (("48974", "mtn"), ("32120", ""), ("32120", "glo"), ("48974", "mtn")):
         waiting(1, to=code, telco=telco)
-    Conversation.objects.filter(short_code="32120").update(assignee=user())
+    Conversation.objects.filter(short_code="32120").update(assignee=user("view_conversation"))
     response = page(viewer, filter="yes")
     assert options(response, "code") == ["any", "32120", "48974"]
     assert options(response, "telco") == ["any", "glo", "mtn"]
@@ -808,7 +795,7 @@ def test_a_tag_that_was_made_weak_on_its_way_is_known(viewer):
         lambda row: services.send_many([{"to": "+2348020000001", "text": "An offer"}]),
         lambda row: row.mark_read_up_to(row.messages.latest("id").pk),
         lambda row: row.close(row.messages.latest("id").pk),
-        lambda row: row.assign(user()),
+        lambda row: row.assign(user("view_conversation")),
         lambda row: Contact.objects.update(name="Ngozi"),
     ],
 )
@@ -829,7 +816,7 @@ def test_what_becomes_of_a_reply_changes_the_tag(viewer, deferred):
 
 
 def test_somebody_who_waits_elsewhere_changes_the_tag():
-    ada = client_of(user())
+    ada = client_of(user("view_conversation"))
     tag = tag_of(ada, folder="mine")
     waiting()
     assert asks(ada, tag, folder="mine").status_code == 200

@@ -4,7 +4,6 @@ import re
 import uuid
 
 import pytest
-from django.contrib.auth.models import User
 from playwright.sync_api import expect
 
 from django_ninebits import inbox, live, services
@@ -17,15 +16,11 @@ INBOX = "/admin/django_ninebits/conversation/"
 
 
 @pytest.fixture
-def page(tab, monkeypatch):
+def page(adas_tab, monkeypatch):
     """Of somebody who has logged in, where open pages ask often."""
     monkeypatch.setattr(live, "EVERY", 0.1)
-    User.objects.create_superuser("ada", password="x", first_name="Ada")
-    tab.goto(f"/admin/login/?next={INBOX}")
-    tab.fill("[name=username]", "ada")
-    tab.fill("[name=password]", "x")
-    tab.click("[type=submit]")
-    return tab
+    adas_tab.goto(INBOX)
+    return adas_tab
 
 
 @pytest.fixture(autouse=True)
