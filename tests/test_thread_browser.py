@@ -2,9 +2,11 @@
 
 import re
 import uuid
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
+from django.utils import timezone
 from playwright.sync_api import expect
 
 from django_ninebits import inbox, links, live, outbox, services, thread
@@ -256,6 +258,93 @@ def test_a_draft_outlives_a_log_out_and_can_be_sent_after_a_log_in(page, convers
     expect(page.locator("textarea")).to_have_value("On its way")
     page.click(".nb-send")
     expect(page.locator(".nb-notes")).to_have_text("Your reply: queued.")
+
+
+def fetch_older(page):
+    """Unless the page is so short that they are fetched already."""
+    page.evaluate("document.querySelector('.nb-older a')?.click()")
+
+
+def test_older_messages_are_put_above_as_one_scrolls_and_the_place_is_kept(
+    page, conversation, monkeypatch
+):
+    monkeypatch.setattr(thread, "PAGE", 30)
+    many_messages(conversation, 80)
+    open_thread(page, conversation)
+    expect(texts(page)).to_have_count(30)
+    top = page.evaluate(
+        """() => {
+            scrollTo(0, 150);
+            return document.querySelector('.nb-message:nth-child(5)').getBoundingClientRect().top;
+        }"""
+    )
+    expect(texts(page)).to_have_count(60)
+    assert abs(text(page, "text 54").locator("xpath=../..").bounding_box()["y"] - top) < 1
+    page.evaluate("scrollTo(0, 0)")
+    expect(texts(page)).to_have_count(81)
+    expect(page.locator(".nb-older a")).to_have_count(0)
+    written = ["Where is my order?", *(f"text {number}" for number in range(80))]
+    assert texts(page).all_text_contents() == written
+    expect(page.locator(".nb-day")).to_have_count(1)
+    expect(page.locator(".nb-mark:not(.nb-day)")).to_have_count(1)
+    expect(page.locator("#nb-newest")).to_contain_text("text 79")
+
+
+def test_a_day_and_a_session_are_marked_once_where_pages_meet(page, conversation, monkeypatch):
+    monkeypatch.setattr(thread, "PAGE", 10)
+    many_messages(conversation, 14)
+    old = list(conversation.messages.order_by("id").values_list("pk", flat=True)[:8])
+    yesterday = timezone.now() - timedelta(days=1)
+    Message.objects.filter(pk__in=old).update(created_at=yesterday, session_id="before")
+    open_thread(page, conversation)
+    expect(page.locator(".nb-day")).to_have_count(2)
+    fetch_older(page)
+    expect(texts(page)).to_have_count(15)
+    expect(page.locator(".nb-day")).to_have_count(2)
+    expect(page.locator(".nb-mark:not(.nb-day)")).to_have_text(
+        ["New session before", "New session 67543uhn3"]
+    )
+    expect(page.locator("[data-id]:has(.nb-day) .nb-text")).to_have_text(
+        ["Where is my order?", "text 7"]
+    )
+
+
+def test_the_keyboard_stays_at_the_link_to_older_messages(page, conversation, monkeypatch):
+    monkeypatch.setattr(thread, "PAGE", 30)
+    many_messages(conversation, 80)
+    open_thread(page, conversation)
+    link = page.locator(".nb-older a")
+    link.focus()
+    expect(texts(page)).to_have_count(60)
+    expect(link).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(texts(page)).to_have_count(81)
+    expect(page.locator(".nb-message").first.locator(".nb-bubble")).to_be_focused()
+
+
+def test_what_becomes_of_an_older_message_is_shown_too(page, conversation, monkeypatch):
+    monkeypatch.setattr(thread, "PAGE", 5)
+    message = services.reply(conversation, "On its way")
+    many_messages(conversation, 8)
+    open_thread(page, conversation)
+    fetch_older(page)
+    expect(bubble(page, message).locator(".nb-status")).to_have_text("queued")
+    attempted()
+    expect(bubble(page, message).locator(".nb-status")).to_have_text("accepted by 9bits")
+    received("More")
+    expect(texts(page).last).to_have_text("More")
+    expect(texts(page)).to_have_count(11)
+
+
+def test_an_older_page_shows_what_becomes_of_its_messages(page, conversation):
+    message = services.reply(conversation, "On its way")
+    open_thread(page, conversation, query=f"?before={received('Hello').pk}")
+    attempted(Refused("No"))
+    expect(bubble(page, message)).to_contain_text("No")
+    received("More")
+    services.retry(message)
+    expect(bubble(page, message).locator(".nb-status")).to_have_text("queued")
+    expect(texts(page)).to_have_count(2)
 
 
 HOSTS = [

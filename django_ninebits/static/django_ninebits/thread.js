@@ -22,6 +22,7 @@
   const list = () => thread.querySelector(".nb-messages");
   const shown = () => Array.from(list().querySelectorAll(":scope > [data-id]"));
   const idOf = (message) => Number(message.dataset.id);
+  const bubbleOf = (message) => message.querySelector(".nb-bubble");
   const newestId = () => shown().map(idOf).at(-1) ?? 0;
 
   let token = thread.dataset.token;
@@ -115,7 +116,7 @@
   }
 
   function focus(message) {
-    const bubble = message.querySelector(".nb-bubble");
+    const bubble = bubbleOf(message);
     bubble.tabIndex = -1;
     bubble.focus({ preventScroll: true });
   }
@@ -163,7 +164,10 @@
   /* Whoever is at the end follows; for others, what they look at stays where it is. */
   function keepPlace(change) {
     const wasAtEnd = isAtEnd();
-    const anchor = shown().find((message) => message.getBoundingClientRect().bottom > 0);
+    // Not the message, which may lose the mark of its day.
+    const anchor = shown()
+      .map(bubbleOf)
+      .find((bubble) => bubble.getBoundingClientRect().bottom > 0);
     const top = anchor?.getBoundingClientRect().top;
     change();
     if (wasAtEnd) {
@@ -219,6 +223,62 @@
     isMarking = false;
   }
 
+  /* The messages before the oldest, as the link leads to them. */
+  async function fetchOlder() {
+    const link = thread.querySelector(".nb-older a");
+    if (!link || isFetching) {
+      return;
+    }
+    isFetching = true;
+    try {
+      const before = new URL(link.href).searchParams.get("before");
+      const answer = await fetch(address({ before }), { redirect: "manual" });
+      if (answer.ok) {
+        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+        showOlder(link, page.getElementById("nb-thread"));
+      }
+    } catch {
+      // Whoever keeps the page up to date says so; the next scroll tries again.
+    }
+    isFetching = false;
+  }
+
+  function showOlder(link, page) {
+    const older = page?.querySelector(".nb-older a");
+    // Not where so much has come meanwhile that the list has begun anew.
+    if (!page || !link.isConnected) {
+      return;
+    }
+    keepPlace(() => {
+      const oldest = shown().map(idOf).at(0) ?? Infinity;
+      const messages = Array.from(page.querySelectorAll(".nb-messages > [data-id]"));
+      list().prepend(...messages.filter((message) => idOf(message) < oldest));
+      markDays();
+      markNewest();
+      if (older) {
+        link.href = older.href;
+      } else {
+        const hadFocus = link === document.activeElement;
+        link.remove();
+        if (hadFocus) {
+          focus(shown()[0]);
+        }
+      }
+    });
+  }
+
+  function isNearTop() {
+    const link = thread.querySelector(".nb-older a");
+    return link && link.getBoundingClientRect().bottom > -NEAR;
+  }
+
+  thread.addEventListener("click", (event) => {
+    const isPlain = !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);
+    if (isPlain && event.target.closest(".nb-older a")) {
+      event.preventDefault();
+      fetchOlder();
+    }
+  });
   arrived.addEventListener("click", () => {
     const [first] = unseen;
     focus(first);
@@ -231,6 +291,9 @@
     () => {
       look();
       markRead();
+      if (isNearTop()) {
+        fetchOlder();
+      }
     },
     { capture: true, passive: true },
   );
