@@ -27,6 +27,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext, pgettext_lazy
 
 from django_ninebits import inbox, search, wording
+from django_ninebits.canned import CannedReplyAdmin
 from django_ninebits.decisions import (
     DecidingAdmin,
     outside_transactions,
@@ -40,6 +41,7 @@ from django_ninebits.folders import named
 from django_ninebits.logged_out import LoggedOutAdmin
 from django_ninebits.models import (
     Attempt,
+    CannedReply,
     ConsentChange,
     Contact,
     Conversation,
@@ -92,6 +94,9 @@ class ReadOnlyAdmin(KeptAdmin[Row]):
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
+
+
+admin.site.register(CannedReply, CannedReplyAdmin)
 
 
 @admin.register(Conversation)

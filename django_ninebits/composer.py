@@ -6,7 +6,7 @@ was asked, unsent.
 
 import unicodedata
 import uuid
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,7 +16,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils import formats, timezone
 from django.utils.translation import gettext_lazy as _
 
-from django_ninebits import plain
+from django_ninebits import placeholders, plain
+from django_ninebits.canned import Offer, Offers
 from django_ninebits.conf import conf
 from django_ninebits.segments import GSM, GSM_EXTENSION, PLACES, Segments, segments
 
@@ -87,7 +88,9 @@ class ReplyForm(forms.Form):
     Because the address is the same the key is too, and so the same reply is not sent twice.
     """
 
-    scripts = tuple(f"django_ninebits/{name}.js" for name in ("segments", "composer", "drafts"))
+    scripts = tuple(
+        f"django_ninebits/{name}.js" for name in ("segments", "composer", "canned", "drafts")
+    )
 
     text = forms.CharField(
         label=_("Your reply"),
@@ -104,21 +107,36 @@ class ReplyForm(forms.Form):
     #: The newest message on the page when the reply was begun.
     seen = forms.CharField(required=False, widget=forms.HiddenInput)
 
+    def __init__(self, *args: Any, offers: Offers | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.offers = offers
+
+    @property
+    def canned(self) -> list[Offer]:
+        return [] if self.offers is None else self.offers.all
+
     @property
     def is_sent(self) -> bool:
         """Whether Send was pressed, and no button that only asks something."""
-        return not {"count", "plain"} & set(self.data)
+        return not {"count", "insert", "plain"} & set(self.data)
 
     def answered(self) -> "ReplyForm":
         """The form with what the button asks for, unsent."""
         text = as_sent(self.data.get("text", ""))
         given = {
-            "text": plain.plain(text) if "plain" in self.data else text,
+            "text": plain.plain(text) if "plain" in self.data else self._with_canned(text),
             "send_at": self.data.get("send_at", ""),
             "ref_id": self.key() or uuid.uuid4(),
             "seen": self.seen_up_to,
         }
-        return ReplyForm(initial=given)
+        return ReplyForm(initial=given, offers=self.offers)
+
+    def _with_canned(self, text: str) -> str:
+        """The text with the canned reply behind it that is to be inserted, if one is."""
+        if "insert" not in self.data or self.offers is None:
+            return text
+        gap = " " if text and not text[-1].isspace() else ""
+        return text + gap + self.offers.text_of(self.data.get("canned", ""))
 
     def key(self) -> uuid.UUID | None:
         """The idempotency key, where what came is one."""
@@ -131,6 +149,9 @@ class ReplyForm(forms.Form):
         text = as_sent(self.cleaned_data["text"])
         if not text.strip():
             raise forms.ValidationError(_("Write a text first."))
+        if left := placeholders.gaps(text):
+            said = _("Not sent: write what belongs in the place of %s.")
+            raise forms.ValidationError(said % " ".join(left))
         try:
             _require_few_segments(text, conf.max_segments)
         except ImproperlyConfigured as error:
@@ -164,7 +185,7 @@ class ReplyForm(forms.Form):
 
     def _but(self, problem: Any, **changes: str) -> "ReplyForm":
         kept = {name: self.data.get(name, "") for name in self.fields}
-        form = ReplyForm(kept | changes)
+        form = ReplyForm(kept | changes, offers=self.offers)
         form.add_error(None, problem)
         return form
 
@@ -204,6 +225,8 @@ class ReplyForm(forms.Form):
                 "plain": plain.PLAIN,
                 "marks": plain.MARKS,
             },
+            "canned": [asdict(offer) for offer in self.canned],
+            "placeholders": placeholders.NAMES,
             "limit": limit(),
             "named": NAMED,
             "encodings": _ENCODINGS,

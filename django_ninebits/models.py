@@ -23,6 +23,7 @@ from django.utils.translation import pgettext, pgettext_lazy
 from phonenumber_field.modelfields import PhoneNumberDescriptor, PhoneNumberField
 from phonenumber_field.phonenumber import PhoneNumber
 
+from django_ninebits import placeholders
 from django_ninebits.exceptions import InvalidPhoneNumber
 from django_ninebits.phone import HOME_REGION, is_possible, subscriber_number
 from django_ninebits.wire import MAX_ID, MAX_TELCO
@@ -630,6 +631,50 @@ class ConsentChange(models.Model):
 
     def __str__(self) -> str:
         return self.get_became_display()
+
+
+def validate_placeholders(text: str) -> None:
+    """For forms. What looks like a gap must be one."""
+    if found := placeholders.mistakes(text):
+        known = ", ".join(f"{{{name}}}" for name in placeholders.NAMES)
+        raise ValidationError(
+            _("There is no %(found)s. There are %(known)s, and each as in {name|there}."),
+            code="invalid",
+            params={"found": found[0], "known": known},
+        )
+
+
+class CannedReply(models.Model):
+    """A text that staff insert into a reply: everybody's, or one person's own."""
+
+    title = models.CharField(
+        _("title"), max_length=80, help_text=_("What it is found by, such as after a /.")
+    )
+    text = models.TextField(
+        _("text"),
+        validators=[validate_placeholders],
+        help_text=_(
+            "{name}, {number} and {short_code} are the subscriber's, {me} is your name. What stands"
+            " behind a bar, as in {name|there}, is inserted where nothing is known."
+        ),
+    )
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        editable=False,
+        related_name="+",
+        verbose_name=_("owner"),
+        help_text=_("Empty for one that is everybody's."),
+    )
+
+    class Meta:
+        verbose_name = _("canned reply")
+        verbose_name_plural = _("canned replies")
+
+    def __str__(self) -> str:
+        return self.title
 
 
 class QuarantinedDelivery(models.Model):

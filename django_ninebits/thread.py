@@ -29,6 +29,7 @@ from django.utils.translation import ngettext
 
 from django_ninebits import consent, links, live, services, wording
 from django_ninebits.bulk import BulkAdmin
+from django_ninebits.canned import Offers
 from django_ninebits.composer import WRONG_SETTINGS, ReplyForm
 from django_ninebits.contention import persistently
 from django_ninebits.decisions import (
@@ -207,7 +208,9 @@ class ThreadAdmin(BulkAdmin):
             return HttpResponseRedirect(_address(request, compose=uuid.uuid4()))
         is_opted_out = conversation.contact.opted_out_at is not None
         newest = page.entries[-1].message.pk if page.entries else 0
-        form = None if is_opted_out else ReplyForm(initial={"ref_id": ref_id, "seen": newest})
+        begun = {"ref_id": ref_id, "seen": newest}
+        offers = Offers(conversation, request.user)
+        form = None if is_opted_out else ReplyForm(initial=begun, offers=offers)
         if request.method == "GET" and page.entries:
             conversation.mark_read_up_to(newest)
         return self._thread(request, conversation, page, form, extra_context)
@@ -215,7 +218,7 @@ class ThreadAdmin(BulkAdmin):
     def _reply(self, request: HttpRequest, conversation: Conversation) -> HttpResponse:
         if not self.has_reply_permission(request):
             raise PermissionDenied
-        form = ReplyForm(request.POST)
+        form = ReplyForm(request.POST, offers=Offers(conversation, request.user))
         if not form.is_sent:
             form = form.answered()
         elif form.is_valid():

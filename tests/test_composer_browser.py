@@ -11,7 +11,7 @@ from django.utils import timezone
 from playwright.sync_api import expect
 
 from django_ninebits import inbox, services
-from django_ninebits.models import Message
+from django_ninebits.models import CannedReply, Message
 from django_ninebits.plain import PLAIN, plain
 from django_ninebits.segments import GSM, GSM_EXTENSION, segments
 from tests.deliveries import body
@@ -270,6 +270,124 @@ def test_a_time_that_is_past_is_said_and_all_is_kept(page):
     expect(page.locator("textarea")).to_have_value("Good morning")
     expect(page.locator("[name=send_at]")).to_have_value("2020-01-01T10:00")
     expect(page.locator(".nb-send")).to_have_text("Send later")
+
+
+# Canned replies
+
+
+@pytest.fixture
+def canned(page, ada):
+    """Some of them, on the page."""
+    for title, text in (
+        ("Greeting", "Hello {name|there}, this is {me}."),
+        ("Good bye", "Good bye."),
+        ("Price", "It costs {name}."),
+        ("Thanks", "Thanks\nfor all."),
+    ):
+        CannedReply.objects.create(title=title, text=text)
+    page.reload()
+    expect(page.locator(".nb-figures")).to_be_visible()
+
+
+def options(page):
+    return page.locator(".nb-slash [role=option] b")
+
+
+@pytest.mark.usefixtures("canned")
+def test_a_canned_reply_is_inserted_by_a_button_where_the_cursor_is(page):
+    page.fill("textarea", "A: . B")
+    page.evaluate("document.querySelector('textarea').setSelectionRange(3, 3)")
+    page.select_option("[name=canned]", label="Greeting")
+    page.click("text=Insert")
+    expect(page.locator("textarea")).to_have_value("A: Hello there, this is Ada Obi.. B")
+    page.keyboard.press("Control+z")
+    expect(page.locator("textarea")).to_have_value("A: . B")
+    assert replies() == []
+
+
+@pytest.mark.usefixtures("canned")
+def test_a_slash_opens_the_list_and_letters_narrow_it(page):
+    text = page.locator("textarea")
+    text.press_sequentially("Hi /")
+    expect(options(page)).to_have_text(["Good bye", "Greeting", "Price", "Thanks"])
+    text.press_sequentially("re")
+    expect(options(page)).to_have_text(["Greeting"])
+    text.press_sequentially("x")
+    expect(page.get_by_role("listbox")).to_be_hidden()
+
+
+@pytest.mark.usefixtures("canned")
+def test_the_list_is_used_with_the_keyboard(page):
+    text = page.locator("textarea")
+    text.press_sequentially("Hi /g")
+    expect(text).to_have_role("combobox")
+    expect(text).to_have_attribute("aria-activedescendant", "nb-slash-0")
+    text.press("ArrowDown")
+    expect(text).to_have_attribute("aria-activedescendant", "nb-slash-1")
+    expect(page.locator(".nb-slash [aria-selected=true]")).to_contain_text("Greeting")
+    text.press("ArrowDown")
+    text.press("ArrowUp")
+    text.press("Enter")
+    expect(text).to_have_value("Hi Hello there, this is Ada Obi.")
+    expect(text).to_have_role("textbox")
+    expect(text).to_be_focused()
+
+
+@pytest.mark.usefixtures("canned")
+def test_the_list_is_used_with_the_mouse(page):
+    page.locator("textarea").press_sequentially("/th")
+    options(page).click()
+    expect(page.locator("textarea")).to_have_value("Thanks\nfor all.")
+
+
+@pytest.mark.usefixtures("canned")
+def test_escape_closes_the_list_for_this_slash(page):
+    text = page.locator("textarea")
+    text.press_sequentially("/g")
+    text.press("Escape")
+    expect(page.get_by_role("listbox")).to_be_hidden()
+    text.press_sequentially("r")
+    expect(page.get_by_role("listbox")).to_be_hidden()
+    text.press("Enter")
+    text.press_sequentially("/gr")
+    expect(options(page)).to_have_text(["Greeting"])
+    text.click()
+    expect(page.get_by_role("listbox")).to_be_hidden()
+    expect(text).to_have_value("/gr\n/gr")
+
+
+@pytest.mark.usefixtures("canned")
+@pytest.mark.parametrize("typed", ["1/g", "http://g", "/ g"])
+def test_no_other_slash_opens_it(page, typed):
+    page.locator("textarea").press_sequentially(typed)
+    expect(page.get_by_role("listbox")).to_be_hidden()
+
+
+@pytest.mark.usefixtures("canned")
+def test_a_gap_is_selected_and_must_be_filled_in(page):
+    page.locator("textarea").press_sequentially("/price")
+    page.keyboard.press("Enter")
+    expect(page.locator("textarea")).to_have_value("It costs {name}.")
+    page.click(".nb-send")
+    expect(page.get_by_role("alert")).to_contain_text("in the place of {name}")
+    expect(page.get_by_text("or type /")).to_be_visible()
+    page.fill("textarea", "")
+    page.locator("textarea").press_sequentially("/price")
+    page.keyboard.press("Enter")
+    page.keyboard.type("500")
+    expect(page.locator("textarea")).to_have_value("It costs 500.")
+    page.click(".nb-send")
+    expect(page.locator(".nb-notes")).to_have_text("Your reply: queued.")
+    assert replies() == ["It costs 500."]
+
+
+@pytest.mark.usefixtures("canned")
+def test_without_a_script_a_canned_reply_is_inserted_behind_the_text(plain_page):
+    plain_page.fill("textarea", "Hi.")
+    plain_page.select_option("[name=canned]", label="Thanks")
+    plain_page.click("text=Insert")
+    expect(plain_page.locator("textarea")).to_have_value("Hi. Thanks\nfor all.")
+    assert replies() == []
 
 
 # Drafts

@@ -36,6 +36,7 @@ from django_ninebits.inbox import take_in
 from django_ninebits.management.commands import ninebits_status
 from django_ninebits.models import (
     Attempt,
+    CannedReply,
     ConsentChange,
     Contact,
     Conversation,
@@ -308,7 +309,8 @@ def test_an_answer_makes_of_a_message_what_is_listed(provider, number):
 
 
 @pytest.mark.parametrize(
-    "model", [Attempt, ConsentChange, Contact, Conversation, Message, QuarantinedDelivery]
+    "model",
+    [Attempt, CannedReply, ConsentChange, Contact, Conversation, Message, QuarantinedDelivery],
 )
 def test_every_field_is_there(model):
     listed = rows(section("reference/models.md", f"## `{model.__name__}`"))

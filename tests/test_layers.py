@@ -8,7 +8,7 @@ import django_ninebits
 PACKAGE = Path(django_ninebits.__file__).parent
 
 #: What each module of the package may import of the package: what stands below it.
-GROUND = {"__init__", "conf", "exceptions", "phone", "plain", "segments", "signals"}
+GROUND = {"__init__", "conf", "exceptions", "phone", "placeholders", "plain", "segments", "signals"}
 WIRE = GROUND | {"wire"}
 OUTBOX = WIRE | {"client", "models"}
 INBOX = WIRE | {"models", "contention"}
@@ -20,6 +20,7 @@ BELOW = {
     "conf": {"exceptions", "phone", "segments"},
     "exceptions": set(),
     "phone": {"exceptions"},
+    "placeholders": set(),
     "plain": {"segments"},
     "segments": set(),
     "signals": set(),
@@ -37,7 +38,8 @@ BELOW = {
     "links": set(),
     "live": set(),
     "folders": INBOX | {"search", "keyset", "live"},
-    "composer": INBOX,
+    "canned": INBOX - {"conf"},
+    "composer": INBOX | {"canned"},
     "dispatch": OUTBOX | {"outbox"},
     "services": SERVICES,
     "webhook": INBOX | {"inbox"},
@@ -109,6 +111,7 @@ def test_the_two_stories_never_meet():
     ("module", "foreign"),
     [
         ("client", "django"),
+        ("placeholders", "django"),
         ("plain", "django"),
         ("segments", "django"),
         ("simulator", "django"),

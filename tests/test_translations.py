@@ -23,7 +23,13 @@ import django_ninebits
 from django_ninebits import decisions, handset, inbox, outbox, services, thread, wording
 from django_ninebits.decisions import Seen
 from django_ninebits.exceptions import MessageRefused
-from django_ninebits.models import Contact, Conversation, Message, QuarantinedDelivery
+from django_ninebits.models import (
+    CannedReply,
+    Contact,
+    Conversation,
+    Message,
+    QuarantinedDelivery,
+)
 from tests.deliveries import body
 
 PACKAGE = Path(django_ninebits.__file__).parent
@@ -327,6 +333,21 @@ def test_what_the_composer_says_is_translated(marked, staff, conversation, setti
     words = asked.context["form"].for_scripts["words"].values()
     without_names = [re.sub(r"{\w+}", "", str(said)) for said in words]
     assert [unmarked(said) for said in without_names] == [[]] * len(without_names)
+
+
+@pytest.mark.django_db
+def test_canned_replies_are_translated(marked, staff, conversation):
+    add = reverse("admin:django_ninebits_cannedreply_add")
+    mistaken = staff.post(add, {"title": "1", "text": "{2}"})
+    for more in ({}, {"is_shared": "1"}):
+        staff.post(add, {"title": "1", "text": "2 {name}"} | more)
+    reply = CannedReply.objects.first()
+    thread = staff.get(page_of(conversation), follow=True)
+    assert "nb-slash" in thread.text
+    pages = [staff.get(add), staff.get(listing(reply, q="1")), staff.get(page_of(reply)), thread]
+    names = {"name", "number", "short_code", "short", "code", "me", "there"}
+    for page in [mistaken, *pages]:
+        assert set(english(page.text)) <= names
 
 
 @pytest.mark.django_db
