@@ -11,7 +11,7 @@ from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import get_language
 
 #: Seconds after which an open page asks whether anything has changed.
-EVERY = 2.5
+EVERY = 2.0
 
 
 def tag_of(*shown: object) -> str:
