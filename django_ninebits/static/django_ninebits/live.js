@@ -10,6 +10,7 @@
 
   class LoggedOut extends Error {}
 
+  const STAYS = 5000; // milliseconds after which a page that was sent off is still there
   const ANYTHING = '""'; // the tag of nothing, for which there is always an answer
 
   /* ``asks`` sends the request; ``show`` puts the answer into the page, and ``tick`` comes after
@@ -97,6 +98,11 @@
       tick();
     }
 
+    function comeBack() {
+      isLeaving = false;
+      look();
+    }
+
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) {
         waitAsUsual();
@@ -105,15 +111,17 @@
       }
     });
     document.addEventListener("submit", (event) => {
-      isLeaving = !event.defaultPrevented;
+      if (!event.defaultPrevented) {
+        isLeaving = true;
+        setTimeout(comeBack, STAYS);
+      }
     });
     window.addEventListener("pagehide", () => {
       isLeaving = true;
     });
     window.addEventListener("pageshow", (event) => {
       if (event.persisted) {
-        isLeaving = false;
-        look();
+        comeBack();
       }
     });
     window.addEventListener("online", look);
