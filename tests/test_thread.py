@@ -4,10 +4,8 @@ from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
 import pytest
-from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.template.loader import render_to_string
-from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
@@ -19,24 +17,17 @@ from django_ninebits import inbox, outbox, services, thread
 from django_ninebits.exceptions import NotAccepted, OutcomeUnknown, Refused
 from django_ninebits.models import Conversation, Message
 from tests.deliveries import body
+from tests.staff import client_of, user
+
+INBOX = reverse("admin:django_ninebits_conversation_changelist")
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
 def person():
-    """A staff client with exactly these permissions."""
-
-    def with_permissions(*codenames):
-        user = User.objects.create_user(uuid.uuid4().hex, is_staff=True, first_name="Ada")
-        found = Permission.objects.filter(codename__in=codenames)
-        assert len(found) == len(codenames)
-        user.user_permissions.set(found)
-        client = Client()
-        client.force_login(user)
-        return client
-
-    return with_permissions
+    """A client of staff with exactly these permissions."""
+    return lambda *codenames: client_of(user(*codenames))
 
 
 @pytest.fixture
@@ -51,7 +42,8 @@ def agent(person):
 
 @pytest.fixture
 def conversation():
-    return received("Where is my order?").conversation
+    received("Where is my order?")
+    return Conversation.objects.get()
 
 
 @pytest.fixture(autouse=True)
@@ -65,12 +57,16 @@ def received(text, **changes):
     return inbox.take_in(body(message=text, ref_id=uuid.uuid4().hex, **changes)).message
 
 
-def many_messages(conversation, count, **changes):
+def many_messages(conversation, count):
     inbound = {"direction": Message.Direction.INBOUND, "status": Message.Status.RECEIVED}
     return Message.objects.bulk_create(
-        Message(conversation=conversation, **inbound | changes, session_id="s", text=f"text {i}")
+        Message(conversation=conversation, **inbound, session_id="s", text=f"text {i}")
         for i in range(count)
     )
+
+
+def outbound():
+    return Message.objects.filter(direction=Message.Direction.OUTBOUND)
 
 
 def attempted(error=None):
@@ -78,9 +74,9 @@ def attempted(error=None):
     outbox.record(outbox.Outcome(claim, error))
 
 
-def page_of(conversation, name="change", **query):
-    name = f"admin:django_ninebits_conversation_{name}"
-    return reverse(name, args=[conversation.pk], query=query)
+def page_of(row, name="change", **query):
+    name = f"admin:django_ninebits_{row._meta.model_name}_{name}"
+    return reverse(name, args=[row.pk], query=query)
 
 
 def read(client, conversation, **query):
@@ -110,6 +106,224 @@ def unread(conversation):
 
 def shown(response, name="entries"):
     return [entry.message.text for entry in response.context[name]]
+
+
+# Reading
+
+
+def test_a_thread_shows_both_directions_the_oldest_first(viewer, conversation):
+    services.reply(conversation, "Which one?")
+    received("4471")
+    assert shown(read(viewer, conversation)) == ["Where is my order?", "Which one?", "4471"]
+
+
+def test_a_thread_shows_others_nothing_of_this_one(viewer, conversation):
+    received("Mine", from_="2348020000001")
+    assert "Mine" not in read(viewer, conversation).text
+
+
+def test_the_newest_messages_are_shown_and_lead_to_older_ones(viewer, conversation):
+    many_messages(conversation, 150)
+    newest = read(viewer, conversation)
+    assert shown(newest) == [f"text {i}" for i in range(50, 150)]
+    older = viewer.get(newest.context["older"])
+    assert shown(older) == ["Where is my order?", *(f"text {i}" for i in range(50))]
+    assert older.context["older"] == ""
+    assert shown(viewer.get(older.context["newest"])) == shown(newest)
+
+
+def test_other_pages_do_not_take_the_key_along(agent, conversation):
+    many_messages(conversation, 150)
+    newest = read(agent, conversation)
+    assert "compose" not in newest.context["older"]
+    older = agent.get(f"{newest.context['older']}&compose={uuid.uuid4()}")
+    assert "compose" not in older.context["newest"]
+
+
+def test_a_full_page_leads_to_no_older_one(viewer, conversation):
+    many_messages(conversation, 99)
+    response = read(viewer, conversation)
+    assert (len(shown(response)), response.context["older"]) == (100, "")
+
+
+@pytest.mark.parametrize("before", ["", "x", "-", "1.5", "9" * 5000])
+def test_a_page_of_nonsense_is_the_newest(viewer, conversation, before):
+    assert shown(read(viewer, conversation, before=before)) == ["Where is my order?"]
+
+
+@pytest.mark.parametrize(("before", "count"), [("0", 0), ("-5", 0), (str(10**30), 1)])
+def test_a_page_may_lie_outside_of_the_thread(viewer, conversation, before, count):
+    assert len(shown(read(viewer, conversation, before=before))) == count
+
+
+def test_a_thread_costs_the_same_queries_for_ten_and_a_thousand(viewer, conversation):
+    many_messages(conversation, 9)
+    read(viewer, conversation)
+    with CaptureQueriesContext(connection) as ten:
+        assert len(shown(read(viewer, conversation))) == 10
+    many_messages(conversation, 990)
+    with CaptureQueriesContext(connection) as thousand:
+        assert len(shown(read(viewer, conversation))) == 100
+    assert len(thousand) == len(ten)
+
+
+def test_a_bubble_says_who_wrote_and_what_became_of_it(viewer, conversation):
+    services.reply(conversation, "On its way", author=user(last_name="Obi"))
+    outbound().update(status=Message.Status.SENT)
+    page = read(viewer, conversation).text
+    assert "Ada Obi" in page
+    assert "accepted by 9bits" in page
+    assert "mtn" in page
+
+
+@pytest.mark.parametrize(
+    ("status", "is_shown"),
+    [("failed", True), ("uncertain", True), ("queued", True), ("sending", False), ("sent", False)],
+)
+def test_the_error_is_shown_where_it_matters(viewer, conversation, status, is_shown):
+    message = services.reply(conversation, "On its way")
+    Message.objects.filter(pk=message.pk).update(status=status, error="Not <enabled>")
+    response = read(viewer, conversation)
+    assert message.__class__(status=status).get_status_display() in response.text
+    assert ("Not &lt;enabled&gt;" in response.text) is is_shown
+
+
+def test_a_scheduled_reply_says_when_it_leaves(viewer, conversation):
+    services.reply(conversation, "Later", send_at=timezone.now() + timedelta(days=1))
+    assert "not before" in read(viewer, conversation).text
+
+
+def test_a_new_session_is_marked(viewer):
+    conversation = received("1", session_id="a").conversation
+    for session_id in ("a", "b", "b", "a"):
+        received("2", session_id=session_id)
+    entries = read(viewer, conversation).context["entries"]
+    assert [entry.begins_session for entry in entries] == [True, False, True, False, True]
+
+
+def test_a_session_that_began_on_an_older_page_is_not_marked(viewer, conversation):
+    many_messages(conversation, 101)
+    entries = read(viewer, conversation).context["entries"]
+    assert not any(entry.begins_session for entry in entries)
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("<script>alert(1)</script>", "&lt;script&gt;alert(1)&lt;/script&gt;"),
+        ("{{ request.user }}{% x %}", "{{ request.user }}{% x %}"),
+        ("a\n\n   b\tc  ", "a\n\n   b\tc  "),
+        ("مرحبا \u202eabc 🙏🏽", "مرحبا \u202eabc 🙏🏽"),
+        ("ẹ" * 5000, "ẹ" * 5000),
+    ],
+)
+def test_a_text_is_shown_exactly_as_it_was_written(viewer, text, html):
+    page = read(viewer, received(text).conversation).text
+    assert f'<div class="nb-text" dir="auto">{html}</div>' in page
+    assert "<script>alert" not in page
+
+
+def test_an_empty_text_is_shown_as_empty(viewer):
+    assert "(empty)" in read(viewer, received("").conversation).text
+
+
+def test_a_thread_without_messages_can_be_read(agent, conversation):
+    Message.objects.all().delete()
+    assert "No messages." in read(agent, conversation).text
+
+
+@pytest.mark.parametrize("codename", ["view_contact", "change_contact"])
+def test_a_thread_leads_to_the_contact_for_whoever_may_see_it(
+    person, viewer, conversation, codename
+):
+    address = page_of(conversation.contact)
+    assert address in read(person("view_conversation", codename), conversation).text
+    assert address not in read(viewer, conversation).text
+
+
+def test_the_way_back_keeps_the_filters_of_the_inbox(agent, conversation):
+    response = read(agent, conversation, _changelist_filters="unread=yes")
+    assert f'href="{INBOX}?unread=yes"' in response.text
+    assert "_changelist_filters=unread%3Dyes" in response.context["form_address"]
+
+
+# The read mark
+
+
+def test_an_agent_who_reads_marks_read(agent, conversation):
+    last = received("Hello?")
+    read(agent, conversation)
+    conversation.refresh_from_db()
+    assert (conversation.unread_count, conversation.read_up_to) == (0, last.pk)
+
+
+def test_a_viewer_who_reads_marks_nothing(viewer, conversation):
+    read(viewer, conversation)
+    conversation.refresh_from_db()
+    assert (conversation.unread_count, conversation.read_up_to) == (1, 0)
+
+
+def test_reply_without_view_marks_and_shows_nothing(person, conversation):
+    assert person("reply_conversation").get(page_of(conversation)).status_code == 403
+    conversation.refresh_from_db()
+    assert conversation.unread_count == 1
+
+
+def test_an_older_page_marks_nothing(agent, conversation):
+    many_messages(conversation, 150)
+    before = conversation.messages.last().pk
+    assert len(shown(read(agent, conversation, before=before))) == 100
+    conversation.refresh_from_db()
+    assert conversation.unread_count == 1
+
+
+def test_a_look_at_the_headers_marks_nothing(agent, conversation):
+    address = page_of(conversation, compose=uuid.uuid4())
+    assert agent.head(address).status_code == 200
+    conversation.refresh_from_db()
+    assert conversation.unread_count == 1
+
+
+def test_nothing_is_written_when_nothing_is_unread(agent, conversation):
+    read(agent, conversation)
+    with CaptureQueriesContext(connection) as queries:
+        read(agent, conversation)
+    assert not [q for q in queries if not q["sql"].startswith("SELECT")]
+
+
+def test_a_text_that_comes_after_what_was_shown_stays_unread(conversation):
+    seen = conversation.messages.last()
+    received("Later")
+    conversation.refresh_from_db()
+    conversation.mark_read_up_to(seen.pk)
+    conversation.refresh_from_db()
+    assert (conversation.unread_count, conversation.read_up_to) == (1, seen.pk)
+
+
+def test_reading_starts_by_writing_the_conversation(conversation):
+    with CaptureQueriesContext(connection) as queries:
+        conversation.mark_read_up_to(conversation.messages.last().pk)
+    # The first is the test's own.
+    first = [q["sql"] for q in queries if "SAVEPOINT" not in q["sql"]][1]
+    assert first.startswith("UPDATE")
+    assert "read_up_to" in first
+
+
+def test_a_page_rendered_earlier_takes_no_mark_back(conversation):
+    first, second = conversation.messages.get(), received("Later")
+    conversation.refresh_from_db()
+    conversation.mark_read_up_to(second.pk)
+    conversation.mark_read_up_to(first.pk)
+    conversation.refresh_from_db()
+    assert (conversation.unread_count, conversation.read_up_to) == (0, second.pk)
+
+
+def test_replies_are_no_unread_texts(conversation):
+    seen = conversation.messages.get()
+    services.reply(conversation, "On its way")
+    conversation.mark_read_up_to(seen.pk)
+    conversation.refresh_from_db()
+    assert conversation.unread_count == 0
 
 
 # An open page asks whether anything has changed

@@ -21,19 +21,10 @@ LIVE = re.compile("/live/")
 
 
 @pytest.fixture
-def page(tab, monkeypatch):
-    """Of somebody who has logged in, where open pages ask often."""
+def page(adas_tab, monkeypatch):
+    """Where open pages ask often."""
     monkeypatch.setattr(live, "EVERY", 0.1)
-    User.objects.create_superuser("ada", password="x", first_name="Ada")
-    log_in(tab)
-    return tab
-
-
-def log_in(tab):
-    tab.goto(f"/admin/login/?next={INBOX}")
-    tab.fill("[name=username]", "ada")
-    tab.fill("[name=password]", "x")
-    tab.click("[type=submit]")
+    return adas_tab
 
 
 @pytest.fixture(autouse=True)
@@ -251,7 +242,10 @@ def test_a_draft_outlives_a_log_out_and_can_be_sent_after_a_log_in(page, convers
     expect(page.locator("#nb-live")).to_contain_text("You are logged out")
     with page.context.expect_page() as opened:
         page.click("#nb-live >> text=Log in")
-    log_in(opened.value)
+    opened.value.fill("[name=username]", "ada")
+    opened.value.fill("[name=password]", "x")
+    opened.value.click("[type=submit]")
+    expect(opened.value.locator("#user-tools")).to_be_visible()
     opened.value.close()
     hide(page, False)
     expect(page.locator("#nb-live")).to_have_text("Connected again: the page is up to date.")
