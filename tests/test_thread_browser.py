@@ -408,3 +408,23 @@ def test_it_keeps_itself_up_to_date_under_a_strict_content_security_policy(page,
     attempted(Refused("<img src=x onerror=alert(3)>"))
     expect(page.locator(".nb-error")).to_have_text("<img src=x onerror=alert(3)>")
     page.unroute_all(behavior="wait")
+
+
+def test_without_a_script_the_thread_works(page, conversation, chromium, live_server, monkeypatch):
+    monkeypatch.setattr(thread, "PAGE", 2)
+    many_messages(conversation, 2)
+    received("See https://shop.ng/a now")
+    state, base = page.context.storage_state(), live_server.url
+    with chromium.new_context(
+        base_url=base, java_script_enabled=False, storage_state=state
+    ) as plain:
+        tab = plain.new_page()
+        open_thread(tab, conversation)
+        expect(tab.locator(".nb-leads")).to_be_hidden()
+        tab.click("summary >> text=shop.ng")
+        expect(tab.locator(".nb-leads")).to_contain_text("This link leads to shop.ng")
+        expect(tab.locator(".nb-arrived")).to_be_hidden()
+        tab.click("text=Older messages")
+        expect(texts(tab)).to_have_text(["Where is my order?", "text 0"])
+        tab.click("text=Newest messages")
+        expect(texts(tab).first).to_have_text("text 1")
