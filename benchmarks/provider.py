@@ -1,7 +1,7 @@
 """A 9bits that accepts everything after a while, and costs as little processor time as may be.
 
 ``python -m benchmarks.provider SECONDS`` prints its port, and then at each line that it reads how
-many calls it has accepted and how many seconds lay between the first and the last of them.
+many calls it has accepted, and how many a second in the middle four fifths of them.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ class Calls:
         self.times: list[float] = []
 
     def report(self) -> str:
-        """How many, and within how many seconds the middle four fifths of them came."""
+        """How many, and how many a second the middle four fifths of them were."""
         times, self.times = self.times, []
         tenth = len(times) // 10
         middle = times[tenth : len(times) - tenth]

@@ -1,4 +1,4 @@
-"""How much of what 9bits could take a worker hands to it, and in how many statements.
+"""How much of what 9bits could take a worker hands to it.
 
 ``make throughput`` runs it, on the database of ``NINEBITS_TEST_DATABASE``. The ceiling is what so
 many requests in flight allow where each is answered after so long. The baseline of the same run is
@@ -26,6 +26,7 @@ from django.utils import timezone  # noqa: E402
 from django_ninebits import client, services  # noqa: E402
 from django_ninebits.models import Message  # noqa: E402
 from django_ninebits.wire import write_call  # noqa: E402
+from tests.databases import url_of_the_test_database  # noqa: E402
 
 
 class Provider:
@@ -92,7 +93,10 @@ def by_workers(provider: Provider, workers: int, in_flight: int) -> float:
         subprocess.Popen(
             command,
             env=os.environ
-            | {"NINEBITS_TEST_DATABASE": url(), "NINEBITS_TEST_SETTINGS": json.dumps(told)},
+            | {
+                "NINEBITS_TEST_DATABASE": url_of_the_test_database(),
+                "NINEBITS_TEST_SETTINGS": json.dumps(told),
+            },
             stdout=subprocess.DEVNULL,
         )
         for _ in range(workers)
@@ -100,13 +104,6 @@ def by_workers(provider: Provider, workers: int, in_flight: int) -> float:
     assert {process.wait() for process in processes} == {0}
     assert not Message.objects.exclude(status="sent").exists()
     return provider.rate()
-
-
-def url() -> str:
-    values = connection.settings_dict
-    engine = connection.vendor.replace("mariadb", "mysql")
-    user = f"{values['USER']}:{values['PASSWORD']}@{values['HOST']}:{values['PORT']}"
-    return f"{engine}://{user if values['HOST'] else ''}/{values['NAME']}"
 
 
 def main() -> None:

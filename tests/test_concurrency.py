@@ -11,14 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from itertools import chain
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import requests
 from django.conf import settings
-from django.db import connection
 
 from django_ninebits.models import Contact, Conversation, Message, QuarantinedDelivery
+from tests.databases import url_of_the_test_database
 
 PROCESSES = 3
 THREADS = 24
@@ -92,12 +91,6 @@ def processes(tmp_path_factory, django_db_setup):
 def host(processes):
     processes.heard_file.write_text("")
     return processes
-
-
-def url_of_the_test_database():
-    parts = urlsplit(settings.URL)
-    name = connection.settings_dict["NAME"]
-    return f"{parts.scheme}://{parts.netloc}/{name}"
 
 
 def delivery(number, sender="2348020000000"):

@@ -11,8 +11,8 @@ import pytest
 from django.db import connection
 
 from django_ninebits.models import Contact, Conversation, Message
+from tests.databases import url_of_the_test_database
 from tests.settings import BASE_DIR
-from tests.test_concurrency import url_of_the_test_database
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
 

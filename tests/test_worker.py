@@ -23,6 +23,7 @@ from django_ninebits.models import Message
 from django_ninebits.signals import message_received
 from django_ninebits.simulator import Behaviour
 from django_ninebits.worker import Worker
+from tests.databases import url_of_the_test_database
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -618,10 +619,6 @@ def test_a_process_that_is_told_to_stop_finishes_what_is_in_flight(provider, num
 
 def start_worker(provider, *arguments, quiet=False, **settings):
     """A worker in a process of its own, on the database of the tests."""
-    values = connection.settings_dict
-    engine = connection.vendor.replace("mariadb", "mysql")
-    user = f"{values['USER']}:{values['PASSWORD']}@{values['HOST']}:{values['PORT']}"
-    url = f"{engine}://{user if values['HOST'] else ''}/{values['NAME']}"
     told = {"API_URL": provider.url, "API_TOKEN": provider.token, "TIMEOUT": 5} | settings
     output = subprocess.DEVNULL if quiet else subprocess.PIPE
     return subprocess.Popen(
@@ -629,7 +626,7 @@ def start_worker(provider, *arguments, quiet=False, **settings):
         env=os.environ
         | {
             "DJANGO_SETTINGS_MODULE": "tests.settings",
-            "NINEBITS_TEST_DATABASE": url,
+            "NINEBITS_TEST_DATABASE": url_of_the_test_database(),
             "NINEBITS_TEST_SETTINGS": json.dumps(told),
         },
         stdout=output,
