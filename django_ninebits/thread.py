@@ -340,16 +340,18 @@ class LookFirst(Exception):
 
 def _answer(conversation: Conversation, form: ReplyForm, author: Any) -> Message:
     """The reply, queued; or ``LookFirst``, also where two answer at the same instant."""
+    ref_id = str(form.cleaned_data["ref_id"])
     with atomic():
         Conversation.objects.filter(pk=conversation.pk).hold()
         answers = _messages(conversation).filter(status__in=Message.ANSWERING)
         others = answers.filter(id__gt=form.seen_up_to).exclude(author=author)
-        if newest := others.order_by("-id").first():
+        # One of the same key is this very reply, sent before.
+        if newest := others.exclude(ref_id=ref_id).order_by("-id").first():
             raise LookFirst(newest)
         return services.reply(
             conversation,
             form.cleaned_data["text"],
-            ref_id=str(form.cleaned_data["ref_id"]),
+            ref_id=ref_id,
             author=author,
             send_at=form.cleaned_data["send_at"],
         )

@@ -15,6 +15,7 @@ from django_ninebits.models import CannedReply, Message
 from django_ninebits.plain import PLAIN, plain
 from django_ninebits.segments import GSM, GSM_EXTENSION, segments
 from tests.deliveries import body
+from tests.staff import cookie_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -39,9 +40,10 @@ def conversation():
 
 
 @pytest.fixture
-def page(tab, ada, conversation):
+def page(tab, ada, conversation, live_server):
     """The thread, of somebody who has logged in."""
-    log_in(tab, address_of(conversation))
+    tab.context.add_cookies([cookie_of(ada, live_server.url)])
+    tab.goto(address_of(conversation))
     expect(tab.locator(".nb-figures")).to_be_visible()
     return tab
 
@@ -65,11 +67,6 @@ def received(text, **changes):
 
 def address_of(conversation):
     return f"{INBOX}{conversation.pk}/change/"
-
-
-def log_in(tab, address):
-    tab.goto(f"/admin/login/?next={address}")
-    fill_in_login(tab)
 
 
 def fill_in_login(tab):

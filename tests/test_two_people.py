@@ -121,6 +121,12 @@ def test_ones_own_replies_and_texts_are_not_asked_about(ada, conversation):
     assert texts() == ["One", "Two"]
 
 
+def test_the_same_reply_that_was_sent_before_is_not_asked_about(ada, conversation):
+    form = begun(ada, conversation)
+    services.reply(conversation, "On its way", ref_id=str(form["ref_id"]))
+    assert "is not sent a second time" in send(ada, form).text
+
+
 def test_an_automatic_message_is_to_be_looked_at(ada, conversation):
     form = begun(ada, conversation)
     services.reply(conversation, "We are closed.")
