@@ -587,7 +587,7 @@ def test_a_row_says_that_an_earlier_message_needs_a_decision(viewer, deferred):
 
 def test_how_often_it_asks_is_written_for_a_script_in_every_language(viewer, settings):
     settings.LANGUAGE_CODE = "fr"
-    assert 'data-every="2.5"' in page(viewer).content.decode()
+    assert 'data-every="2.0"' in page(viewer).content.decode()
 
 
 def test_a_row_says_that_somebody_opted_out(viewer):

@@ -368,6 +368,7 @@ def opted_out(message):
         lambda message: attempted(Refused("No")),
         lambda message: attempted(NotAccepted("Later")),
         uncertain,
+        uncertain_and_retried,
         lambda message: services.cancel(message),
         lambda message: message.conversation.close(message.pk),
         opted_out,

@@ -82,13 +82,9 @@ def unread():
     return Conversation.objects.get().unread_count
 
 
-def eventually(page, holds):
-    """What the server writes after the page has shown it."""
-    for _time in range(200):
-        if holds():
-            break
-        page.wait_for_timeout(50)
-    assert holds()
+def marking(page):
+    """Until the page has told that something was read."""
+    return page.expect_response(lambda response: response.request.method == "POST")
 
 
 def hide(page, is_hidden):
@@ -105,13 +101,14 @@ def hide(page, is_hidden):
 def test_a_text_appears_and_is_announced_and_read_while_a_reply_is_written(page, conversation):
     open_thread(page, conversation)
     page.locator("textarea").press_sequentially("On its w")
-    received("Hello?\nAnybody?")
+    with marking(page):
+        received("Hello?\nAnybody?")
     expect(texts(page)).to_have_text(["Where is my order?", "Hello?\nAnybody?"])
     expect(page.locator("#nb-said")).to_have_text("+2348020000000: Hello?\nAnybody?")
     page.keyboard.type("ay")
     expect(page.locator("textarea")).to_have_value("On its way")
     expect(page.locator("textarea")).to_be_focused()
-    eventually(page, lambda: unread() == 0)
+    assert unread() == 0
 
 
 def test_what_becomes_of_a_reply_is_shown(page, conversation):
@@ -166,12 +163,13 @@ def test_whoever_reads_above_stays_there_and_is_told_what_has_come(page, convers
     expect(button).to_be_in_viewport()
     assert text(page, "text 3").bounding_box() == place
     assert unread() == 2
-    button.click()
+    with marking(page):
+        button.click()
     expect(text(page, "Anybody?")).to_be_in_viewport()
     expect(text(page, "Hello?")).to_be_in_viewport()
     expect(button).to_be_hidden()
     expect(page.locator(".nb-message:nth-last-child(2) .nb-bubble")).to_be_focused()
-    eventually(page, lambda: unread() == 0)
+    assert unread() == 0
 
 
 def test_whoever_is_at_the_end_follows(page, conversation):
@@ -196,9 +194,10 @@ def test_what_comes_while_nobody_looks_stays_unread_until_somebody_does(page, co
     received("Hello?")
     page.wait_for_timeout(700)
     assert (asked, unread()) == ([], 1)
-    hide(page, False)
+    with marking(page):
+        hide(page, False)
     expect(texts(page)).to_have_count(2)
-    eventually(page, lambda: unread() == 0)
+    assert unread() == 0
 
 
 def test_more_than_a_page_that_has_come_takes_the_place_of_what_was_there(
