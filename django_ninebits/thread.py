@@ -28,7 +28,6 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from django_ninebits import consent, links, live, services, wording
-from django_ninebits.bulk import BulkAdmin
 from django_ninebits.canned import Offers
 from django_ninebits.composer import WRONG_SETTINGS, ReplyForm
 from django_ninebits.contention import persistently
@@ -41,7 +40,8 @@ from django_ninebits.decisions import (
     verbs_for,
 )
 from django_ninebits.exceptions import MessageRefused, RefIdConflict
-from django_ninebits.folders import local_time
+from django_ninebits.folders import local_time, shown_name
+from django_ninebits.handling import HandlingAdmin
 from django_ninebits.models import (
     ConsentChange,
     Contact,
@@ -141,7 +141,7 @@ def watched(conversation: Conversation, ids: list[int]) -> list[Entry]:
     return [Entry(message) for message in found]
 
 
-class ThreadAdmin(BulkAdmin):
+class ThreadAdmin(HandlingAdmin):
     """For the admin of conversations: the page of one."""
 
     def get_urls(self) -> list[URLPattern]:
@@ -262,6 +262,8 @@ class ThreadAdmin(BulkAdmin):
         decides = may_decide(request)
         state = [entry.state for entry in (*page.entries, *further)]
         about = (page.has_older, conversation.status, conversation.contact.opted_out_at, decides)
+        handlings = self.handlings(request, conversation)
+        assignee = conversation.assignee
         oldest = page.entries[0].message.pk if page.entries else None
         here = self._path("change", conversation)
         return {
@@ -269,7 +271,10 @@ class ThreadAdmin(BulkAdmin):
             "entries": page.entries,
             "watched": further,
             "may_decide": decides,
-            "tag": live.tag_of(state, *about),
+            "tag": live.tag_of(state, *about, conversation.assignee_id, len(handlings)),
+            "assigned": shown_name(assignee) if assignee else "",
+            "handlings": handlings,
+            "handled_up_to": page.entries[-1].message.pk if page.entries else 0,
             "older": _address(request, here, before=oldest) if page.has_older else "",
             "newest": _address(request, here) if "before" in request.GET else "",
         }

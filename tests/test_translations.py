@@ -199,7 +199,8 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.open += [tag] if tag in self.SILENT else []
-        said = self.SAID | ({"value"} if ("type", "submit") in attributes else set())
+        is_labelled = tag == "input" and ("type", "submit") in attributes
+        said = self.SAID | ({"value"} if is_labelled else set())
         self.attributes += [value for name, value in attributes if name in said]
 
     def handle_endtag(self, tag):

@@ -72,7 +72,11 @@
 
   function graft(old, fresh) {
     if (old.innerHTML !== fresh.innerHTML) {
+      const focused = old.contains(document.activeElement) && document.activeElement.id;
       old.innerHTML = fresh.innerHTML;
+      if (focused) {
+        document.getElementById(focused)?.focus();
+      }
     }
   }
 
