@@ -427,3 +427,25 @@ def test_without_a_script_the_thread_works(page, conversation, chromium, live_se
         expect(texts(tab)).to_have_text(["Where is my order?", "text 0"])
         tab.click("text=Newest messages")
         expect(texts(tab).first).to_have_text("text 1")
+
+
+# Handling
+
+
+def test_one_is_closed_and_the_next_who_waits_is_there(page, conversation):
+    other = received("And mine?", from_="2348020000009").conversation
+    open_thread(page, conversation)
+    page.click("#nb-take")
+    expect(page.locator(".nb-handling")).to_contain_text("Assigned to Ada")
+    page.click("#nb-close")
+    expect(text(page, "And mine?")).to_be_visible()
+    expect(page.locator(".nb-notes")).to_have_text("Closed 1 conversation.")
+    assert f"/{other.pk}/change/" in page.url
+
+
+def test_whose_it_became_is_shown_and_the_focus_stays(page, conversation):
+    open_thread(page, conversation)
+    page.focus("#nb-close")
+    conversation.assign(User.objects.create_user("bola", first_name="Bola"))
+    expect(page.locator(".nb-handling")).to_contain_text("Assigned to Bola")
+    expect(page.locator("#nb-close")).to_be_focused()
