@@ -93,8 +93,8 @@ def take(site):
         page.screenshot(path=HERE / "inbox.png")
         page.set_viewport_size({"width": 1200, "height": 970})
         page.click("text=Adaeze Okafor")
-        page.wait_for_selector("textarea")
-        page.screenshot(path=HERE / "thread.png")
+        page.wait_for_selector(".nb-figures")
+        page.screenshot(path=HERE / "thread.png", full_page=True)
         browser.close()
 
 
