@@ -92,8 +92,12 @@ def read(client, conversation, **query):
 
 
 def reply(client, conversation, text, ref_id=None, **more):
-    given = {"text": text, "ref_id": ref_id or str(uuid.uuid4())}
+    given = {"text": text, "ref_id": ref_id or str(uuid.uuid4()), "seen": newest(conversation)}
     return client.post(page_of(conversation), given, **more)
+
+
+def newest(conversation):
+    return conversation.messages.latest("id").pk
 
 
 def shown(response):

@@ -953,6 +953,13 @@ def test_each_thread_has_a_connection_of_its_own(provider):
     assert [call.connection for call in provider.calls] == [1, 2, 1]
 
 
+def test_what_another_process_made_ready_is_not_used(monkeypatch):
+    line = client._line("http://127.0.0.1:9")
+    assert client._line("http://127.0.0.1:9") is line
+    monkeypatch.setattr("os.getpid", lambda: 0)
+    assert client._line("http://127.0.0.1:9") is not line
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_process_has_a_connection_of_its_own(provider):
     post(provider.url)

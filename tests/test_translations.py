@@ -267,7 +267,9 @@ def take_in_again(client, quarantined):
 
 
 def reply(client, conversation, text, ref_id=f"{1:032}"):
-    return client.post(page_of(conversation), {"text": text, "ref_id": ref_id}, follow=True)
+    seen = conversation.messages.latest("id").pk
+    given = {"text": text, "ref_id": ref_id, "seen": seen}
+    return client.post(page_of(conversation), given, follow=True)
 
 
 @pytest.fixture
@@ -309,6 +311,16 @@ def test_what_becomes_of_a_reply_is_translated(marked, staff, conversation, text
     page = reply(staff, conversation, text, ref_id)
     assert "message" in page.text
     assert english(page.text) == []
+
+
+@pytest.mark.django_db
+def test_that_somebody_else_has_replied_is_translated(marked, staff, conversation):
+    given = {"text": "2", "ref_id": f"{2:032}"}
+    for author in (None, User.objects.create_user("1", first_name="1")):
+        services.reply(conversation, "1", author=author)
+        page = staff.post(page_of(conversation), given)
+        assert "«Not sent: " in page.text
+        assert english(page.text) == []
 
 
 @pytest.mark.django_db
