@@ -6,11 +6,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from django.contrib import admin
 from django.contrib.admin.utils import flatten
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError, connection
 from django.db.models.signals import pre_save
-from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
@@ -19,6 +18,7 @@ from django_ninebits import inbox, services, thread
 from django_ninebits.exceptions import MessageRefused
 from django_ninebits.models import Contact, Conversation, Message, QuarantinedDelivery
 from tests.deliveries import body
+from tests.staff import client_of, user
 
 MODELS = ["contact", "conversation", "message", "quarantineddelivery"]
 INBOX = reverse("admin:django_ninebits_conversation_changelist")
@@ -31,21 +31,8 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def person():
-    """A staff client with exactly these permissions."""
-
-    def with_permissions(*codenames):
-        name = f"{'+'.join(codenames)[:100]}-{uuid.uuid4().hex}"
-        user = User.objects.create_user(
-            name, is_staff=True, first_name="Ada", last_name="Obi", password="x"
-        )
-        found = Permission.objects.filter(codename__in=codenames)
-        assert len(found) == len(codenames)
-        user.user_permissions.set(found)
-        client = Client()
-        client.force_login(user)
-        return client
-
-    return with_permissions
+    """A client of staff with exactly these permissions."""
+    return lambda *codenames: client_of(user(*codenames, last_name="Obi"))
 
 
 @pytest.fixture

@@ -3,10 +3,8 @@
 import uuid
 
 import pytest
-from django.contrib.auth.models import Permission, User
 from django.core.exceptions import ValidationError
 from django.db import connection
-from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
@@ -14,6 +12,7 @@ from django_ninebits import canned, inbox
 from django_ninebits.canned import Offers
 from django_ninebits.models import CannedReply, Contact, Conversation, Message
 from tests.deliveries import body
+from tests.staff import client_of, user
 
 pytestmark = pytest.mark.django_db
 
@@ -22,23 +21,9 @@ ADD = reverse("admin:django_ninebits_cannedreply_add")
 WRITTEN = {"title": "Hours", "text": "From 8 to 5."}
 
 
-def person(*codenames, **names):
-    user = User.objects.create_user(uuid.uuid4().hex, is_staff=True, **names)
-    found = Permission.objects.filter(codename__in=codenames)
-    assert len(found) == len(codenames)
-    user.user_permissions.set(found)
-    return user
-
-
-def client_of(user):
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 @pytest.fixture
 def agent():
-    return person("view_conversation", "reply_conversation", first_name="Ada", last_name="Obi")
+    return user("view_conversation", "reply_conversation", first_name="Ada", last_name="Obi")
 
 
 @pytest.fixture
@@ -74,7 +59,7 @@ def thread(client, conversation):
 
 def test_those_of_everybody_and_ones_own_are_offered(agent, conversation, shared):
     personal(agent)
-    personal(person(), "Another's")
+    personal(user(), "Another's")
     offered = Offers(conversation, agent).all
     assert [offer.title for offer in offered] == ["Greeting", "Mine"]
 
@@ -90,7 +75,7 @@ def test_they_are_filled_in_for_the_conversation(agent, conversation):
 
 def test_whoever_has_no_name_leaves_a_gap(conversation):
     CannedReply.objects.create(title="All", text="{name}: {me}")
-    (offer,) = Offers(conversation, person()).all
+    (offer,) = Offers(conversation, user(first_name="")).all
     assert offer.text == "{name}: {me}"
 
 
@@ -103,7 +88,7 @@ def test_as_many_as_are_said_are_offered(agent, conversation, monkeypatch):
 
 def test_a_thread_offers_them_to_whoever_may_reply(agent, conversation, shared):
     assert ">Greeting</option>" in thread(client_of(agent), conversation).text
-    viewer = client_of(person("view_conversation"))
+    viewer = client_of(user("view_conversation"))
     assert "Greeting" not in thread(viewer, conversation).text
 
 
@@ -140,7 +125,7 @@ def test_one_is_inserted_behind_the_text_and_nothing_is_sent(
 
 
 def test_that_of_another_is_not_inserted(agent, conversation):
-    theirs = personal(person())
+    theirs = personal(user())
     assert insert(client_of(agent), conversation, theirs, "Hi ") == "Hi "
 
 
@@ -158,7 +143,7 @@ def test_a_reply_with_a_gap_is_not_sent(agent, conversation):
 
 def test_a_list_has_those_of_everybody_and_ones_own(agent, shared):
     personal(agent)
-    personal(person(), "Another's")
+    personal(user(), "Another's")
     page = client_of(agent).get(LIST)
     assert [one.title for one in page.context["cl"].result_list] == ["Greeting", "Mine"]
     assert "Yours alone" in page.text
@@ -170,7 +155,7 @@ def test_a_list_has_those_of_everybody_and_ones_own(agent, shared):
     [(["view_conversation"], 403), (["view_cannedreply"], 200), (["reply_conversation"], 200)],
 )
 def test_the_list_is_for_whoever_may_reply_or_view_them(codenames, status):
-    client = client_of(person(*codenames))
+    client = client_of(user(*codenames))
     assert client.get(LIST).status_code == status
     assert (LIST in client.get(reverse("admin:index")).text) is (status == 200)
 
@@ -183,7 +168,7 @@ def test_whoever_may_reply_adds_their_own_only(agent):
 
 
 def test_whoever_may_add_chooses_whose_it_is():
-    manager = person("reply_conversation", "add_cannedreply")
+    manager = user("reply_conversation", "add_cannedreply")
     client = client_of(manager)
     assert "is_shared" in client.get(ADD).text
     client.post(ADD, WRITTEN)
@@ -192,14 +177,14 @@ def test_whoever_may_add_chooses_whose_it_is():
 
 
 def test_whoever_may_add_and_not_reply_adds_for_everybody():
-    client = client_of(person("add_cannedreply"))
+    client = client_of(user("add_cannedreply"))
     assert "is_shared" not in client.get(ADD).text
     client.post(ADD, WRITTEN)
     assert CannedReply.objects.get().owner is None
 
 
 def test_others_add_none():
-    client = client_of(person("view_conversation", "change_cannedreply", "delete_cannedreply"))
+    client = client_of(user("view_conversation", "change_cannedreply", "delete_cannedreply"))
     assert client.post(ADD, WRITTEN).status_code == 403
     assert titles() == []
 
@@ -232,7 +217,7 @@ def test_that_of_everybody_needs_the_permission(agent, shared, page, codename):
     assert client_of(agent).get(page_of(shared)).status_code == 200
     assert client_of(agent).post(page_of(shared, page), given).status_code == 403
     assert titles() == ["Greeting"]
-    manager = person(codename, "view_cannedreply")
+    manager = user(codename, "view_cannedreply")
     assert client_of(manager).post(page_of(shared, page), given).status_code == 302
     assert titles() == {"change": ["Hours"], "delete": []}[page]
 
@@ -243,17 +228,17 @@ def delete_selected(client, *replies):
 
 
 def test_the_action_deletes_only_what_one_may_delete(agent, shared):
-    mine, theirs = personal(agent), personal(person(), "Another's")
+    mine, theirs = personal(agent), personal(user(), "Another's")
     delete_selected(client_of(agent), mine, shared)
     delete_selected(client_of(agent), theirs)
     assert titles() == ["Another's", "Greeting", "Mine"]
     delete_selected(client_of(agent), mine)
-    delete_selected(client_of(person("view_cannedreply", "delete_cannedreply")), shared)
+    delete_selected(client_of(user("view_cannedreply", "delete_cannedreply")), shared)
     assert titles() == ["Another's"]
 
 
 def test_the_action_needs_a_right(shared):
-    delete_selected(client_of(person("view_cannedreply")), shared)
+    delete_selected(client_of(user("view_cannedreply")), shared)
     assert titles() == ["Greeting"]
 
 
