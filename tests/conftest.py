@@ -49,7 +49,7 @@ def chromium():
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(
                 executable_path=next(filter(None, map(shutil.which, CHROMIUMS))),
-                args=["--no-sandbox"],
+                args=["--no-sandbox", "--disable-gpu"],
             )
             yield browser
             browser.close()
