@@ -1,5 +1,6 @@
 import shutil
 import threading
+from operator import methodcaller
 
 import pytest
 from django.contrib.auth.models import User
@@ -73,10 +74,10 @@ def tab(chromium, live_server):
 
 def let_requests_end(server):
     """A page may have asked just before it was closed: the tables must not be emptied meanwhile."""
-    for thread in threading.enumerate():
-        answers = getattr(thread, "_target", None)
-        if getattr(answers, "__self__", None) is server:
-            thread.join(PATIENCE / 1000)
+    targets = {thread: getattr(thread, "_target", None) for thread in threading.enumerate()}
+    answering = [one for one in targets if getattr(targets[one], "__self__", None) is server]
+    ends = [methodcaller("join", PATIENCE / 1000)(thread) for thread in answering]
+    assert not any(ends)
 
 
 @pytest.fixture
