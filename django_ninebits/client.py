@@ -211,9 +211,14 @@ class _Connection(HTTPConnection):
 
     def request(self, *args: Any, **options: Any) -> None:
         """In one piece: a head that leaves before its body costs as much again."""
-        self.parts = []
-        super().request(*args, **options)
-        whole, self.parts = b"".join(self.parts), None
+        parts: list[bytes] = []
+        self.parts = parts
+        try:
+            super().request(*args, **options)
+        finally:
+            # Whatever is sent next, such as to a proxy, leaves at once.
+            self.parts = None
+        whole = b"".join(parts)
         if self.sock is None:
             self.connect()
         self.sock.settimeout(_attempt.remaining())

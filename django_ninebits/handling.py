@@ -108,10 +108,10 @@ class HandlingAdmin(BulkAdmin):
         named = f"{self.admin_site.name}:django_ninebits_conversation_"
         conversation.refresh_from_db(fields=["status"])
         is_open = conversation.status == Conversation.Status.OPEN
-        goal = conversation if is_open else self._next(request)
-        return (
-            redirect(f"{named}changelist") if goal is None else redirect(f"{named}change", goal.pk)
-        )
+        following = conversation if is_open else self._next(request)
+        if following is None:
+            return redirect(f"{named}changelist")
+        return redirect(f"{named}change", following.pk)
 
     def _next(self, request: HttpRequest) -> Conversation | None:
         """Whoever waits longest, for this user or for anybody."""

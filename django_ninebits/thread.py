@@ -262,8 +262,8 @@ class ThreadAdmin(HandlingAdmin):
         decides = may_decide(request)
         state = [entry.state for entry in (*page.entries, *further)]
         about = (page.has_older, conversation.status, conversation.contact.opted_out_at, decides)
-        handlings = self.handlings(request, conversation)
-        assignee = conversation.assignee
+        assignee, handlings = conversation.assignee, self.handlings(request, conversation)
+        whose = (conversation.assignee_id, [handling.name for handling in handlings])
         oldest = page.entries[0].message.pk if page.entries else None
         here = self._path("change", conversation)
         return {
@@ -271,7 +271,7 @@ class ThreadAdmin(HandlingAdmin):
             "entries": page.entries,
             "watched": further,
             "may_decide": decides,
-            "tag": live.tag_of(state, *about, conversation.assignee_id, len(handlings)),
+            "tag": live.tag_of(state, *about, *whose),
             "assigned": shown_name(assignee) if assignee else "",
             "handlings": handlings,
             "handled_up_to": page.entries[-1].message.pk if page.entries else 0,
