@@ -132,16 +132,17 @@ def test_once_leaves_what_was_told_to_wait(provider):
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_no_more_is_in_flight_than_allowed(provider, monkeypatch, concurrency):
     in_flight, most = set[int](), list[int]()
+    all_of_them = threading.Barrier(concurrency, timeout=30)
     send = client.send
 
     def counted(call, **options):
         in_flight.add(threading.get_ident())
         most.append(len(in_flight))
+        all_of_them.wait()
         send(call, **options)
         in_flight.discard(threading.get_ident())
 
     monkeypatch.setattr(client, "send", counted)
-    provider.behave(Behaviour.slow(0.02))
     queue(9)
     drain(concurrency)
     assert max(most) == concurrency
@@ -400,15 +401,15 @@ def test_what_is_recorded_together_counts_in_the_order_in_which_it_ended(
     assert sorted(statuses()) == ["queued"] * 7 + ["sent"] + ["uncertain"] * 4
 
 
-def test_a_worker_goes_on_once_9bits_is_back(provider, monkeypatch):
+def test_a_worker_goes_on_once_9bits_is_back(provider, monkeypatch, caplog):
     monkeypatch.setattr(worker, "FIRST_PROBE", 0.1)
-    provider.behave(Behaviour.status(503))
+    provider.then(*[Behaviour.status(503)] * 5)
     queue(8)
-    with Running():
-        provider.wait_for_calls(5)
-        provider.behave(Behaviour.accept())
-        eventually(lambda: statuses().count("sent") == 3)
-    assert len(provider.calls) <= 5 + 4 + 3
+    with Running(concurrency=1):
+        eventually(lambda: statuses() == ["sent"] * 8)
+    assert len(provider.calls) == 5 + 8
+    assert caplog.text.count("9bits seems to be down") == 1
+    assert caplog.text.count("9bits answers again") == 1
 
 
 def test_a_message_that_9bits_never_takes_does_not_stall_the_rest(provider, monkeypatch):
