@@ -17,8 +17,9 @@ from operator import attrgetter, or_
 from typing import Any, NamedTuple, Self
 
 from django.db import Error, OperationalError, transaction
-from django.db.models import CharField, F, Q
-from django.db.models.functions import Cast
+from django.db.models import CharField, F, Q, Value
+from django.db.models.functions import Cast, Coalesce
+from django.db.models.lookups import Exact
 from django.dispatch import Signal
 from django.utils import timezone
 
@@ -303,7 +304,9 @@ def _change_all(
         messages[number].append(message_id)
     same = (Q(attempts=number, pk__in=ids) for number, ids in messages.items())
     none = Q(pk__in=[])
-    changed = Message.objects.filter(reduce(or_, same, none), status=status).update(**changes)
+    # Found by their ids: an index on the status still lists all that had this one of late.
+    has_status = Exact(Coalesce("status", Value("")), status)
+    changed = Message.objects.filter(reduce(or_, same, none), has_status).update(**changes)
     is_all = changed == sum(map(len, messages.values()))
     transaction.set_rollback(not is_all, using=database())
     return is_all

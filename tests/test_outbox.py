@@ -1,3 +1,4 @@
+import re
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -466,19 +467,36 @@ def test_the_more_urgent_is_claimed_first_then_what_is_due_the_longest():
 SORTS = {"sqlite": "TEMP B-TREE", "mysql": "filesort", "postgresql": "Sort"}
 
 
+def plan(captured_query):
+    """How the database goes about it where reading all of a table is not worth it."""
+    explain = "EXPLAIN QUERY PLAN" if connection.vendor == "sqlite" else "EXPLAIN"
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            # Of a few rows it would do it all the same.
+            cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+        cursor.execute(f"{explain} {captured_query}")
+        return str(cursor.fetchall())
+
+
 def test_what_is_next_is_found_without_sorting_all_that_is_due():
     queued()
     with CaptureQueriesContext(connection) as captured:
         outbox.claim_due(1)
     selecting = captured[0]["sql"]
     assert "ORDER BY" in selecting
-    explain = "EXPLAIN QUERY PLAN" if connection.vendor == "sqlite" else "EXPLAIN"
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            # Of a few rows it would do it all the same.
-            cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
-        cursor.execute(f"{explain} {selecting}")
-        assert SORTS[connection.vendor] not in str(cursor.fetchall())
+    assert SORTS[connection.vendor] not in plan(selecting)
+
+
+def test_what_is_claimed_and_recorded_is_found_by_its_ids():
+    """The indexes on the status list for long what had it of late."""
+    queued()
+    with CaptureQueriesContext(connection) as captured:
+        claims = outbox.claim_due(1)
+        outbox.record_together([outbox.Outcome(claim, None) for claim in claims])
+    updates = [query["sql"] for query in captured if query["sql"].startswith("UPDATE")]
+    assert len(updates) == 2
+    for update in updates:
+        assert not {"ninebits_due", "ninebits_expiry"} & set(re.findall(r"\w+", plan(update)))
 
 
 def test_what_others_claim_meanwhile_is_left_to_them(monkeypatch):
