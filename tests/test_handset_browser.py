@@ -16,6 +16,7 @@ pytestmark = [
 ]
 
 INBOX = "/admin/django_ninebits/conversation/"
+WIRE = re.compile("/wire/")
 LONG = "Averyveryverylongword" * 10
 
 
@@ -56,7 +57,7 @@ def text(phone, words):
 
 
 def reply(inbox, words):
-    inbox.fill("textarea", words)
+    inbox.fill(".nb-textarea", words)
     inbox.click(".nb-send")
 
 
@@ -83,6 +84,29 @@ def test_a_subscriber_texts_staff_answers_and_what_fails_is_seen(phone, inbox):
     expect(inbox.locator(".nb-failed .nb-error")).to_contain_text("Invalid recipient")
     expect(phone.locator(".hs-wire .hs-bad")).to_have_text("400")
     expect(said(phone)).to_have_count(1)
+
+
+def test_what_was_asked_before_does_not_put_the_old_answer_back(phone):
+    late = []
+    phone.route(WIRE, lambda route: late.append((route, route.fetch())))
+    # Until it was asked, and answered.
+    list(iter(lambda: phone.wait_for_timeout(10) or len(late), 1))
+    phone.unroute(WIRE)
+    with phone.expect_response("**/answer/"):
+        phone.get_by_label("Refuse").check()
+    phone.evaluate(
+        """() => {
+            window.shown = new Set();
+            const {elements} = document.getElementById("hs-answer");
+            setInterval(() => window.shown.add(elements.answer.value), 1);
+        }"""
+    )
+    route, answer = late[0]
+    with phone.expect_response(WIRE):
+        route.fulfill(response=answer)
+    with phone.expect_response(WIRE):
+        pass
+    assert phone.evaluate("[...window.shown]") == ["refuse"]
 
 
 def test_an_answer_that_is_cut_off_arrives_and_is_uncertain(phone, inbox):

@@ -12,6 +12,10 @@ let line = "";
 let after = 0;
 let token = "";
 
+// Answers of 9bits that are being chosen here, and that have been.
+let choosing = 0;
+let chosen = 0;
+
 function element(name, className, text) {
   const made = document.createElement(name);
   made.className = className;
@@ -161,8 +165,11 @@ function block(title, text) {
 
 // 9bits
 
-function disposed(state) {
-  byId("hs-answer").elements.answer.value = state.answer;
+function disposed(state, isChoiceKnown) {
+  // What was asked before somebody chose another answer does not put the old one back.
+  if (isChoiceKnown) {
+    byId("hs-answer").elements.answer.value = state.answer;
+  }
   byId("hs-leave").hidden = state.away_for > 0;
   byId("hs-return").hidden = state.away_for === 0;
   byId("hs-countdown").textContent =
@@ -178,7 +185,10 @@ async function post(target, data) {
 }
 
 byId("hs-answer").addEventListener("change", async (event) => {
+  choosing += 1;
   await post(event.currentTarget, new FormData(event.currentTarget)).catch(lost);
+  choosing -= 1;
+  chosen += 1;
 });
 
 byId("hs-away").addEventListener("submit", async (event) => {
@@ -236,7 +246,7 @@ function lost() {
   byId("hs-problem").hidden = false;
 }
 
-function hear(told) {
+function hear(told, isChoiceKnown) {
   const isFirst = line === "";
   ({ line, after } = told);
   told.entries.forEach(take);
@@ -245,11 +255,11 @@ function hear(told) {
   } else if (told.entries.length) {
     listPhones();
   }
-  disposed(told);
+  disposed(told, isChoiceKnown);
 }
 
 async function ask() {
-  const [askedLine, askedAfter] = [line, after];
+  const [askedLine, askedAfter, askedChosen] = [line, after, chosen];
   try {
     const response = await fetch(`${words.wire}?line=${line}&after=${after}`);
     if (!response.ok) {
@@ -260,7 +270,7 @@ async function ask() {
     byId("hs-problem").hidden = true;
     // Two may ask at once: what the other has heard is not taken twice.
     if (askedLine === line && askedAfter === after) {
-      hear(told);
+      hear(told, !choosing && askedChosen === chosen);
     }
   } catch {
     lost();
