@@ -145,15 +145,15 @@ FILL = [
     """
     INSERT INTO django_ninebits_conversation (contact_id, short_code, session_id, status,
         assignee_id, telco, unread_count, read_up_to, waiting_since, undecided_since, settled_up_to,
-        last_message_at, last_message_text, last_message_direction, last_message_identity,
-        created_at)
+        trail_up_to, last_message_at, last_message_text, last_message_direction,
+        last_message_identity, created_at)
     SELECT c.id, CASE WHEN n %% 10 = 0 THEN '32120' ELSE '48974' END, 's' || n,
         CASE WHEN n %% 100 < 30 THEN 'open' ELSE 'closed' END,
         CASE WHEN n %% 3 = 0 THEN NULL ELSE 1 + n %% 20 END,
         (ARRAY['mtn','mtn','airtel','glo','9mobile'])[1 + (n / 7) %% 5],
         CASE WHEN n %% 100 < 5 THEN 1 ELSE 0 END, 0,
         CASE WHEN n %% 100 < 5 THEN now() - (%(count)s - n) * interval '30 seconds' END,
-        CASE WHEN n %% 100 = 7 THEN now() - (%(count)s - n) * interval '30 seconds' END, 0,
+        CASE WHEN n %% 100 = 7 THEN now() - (%(count)s - n) * interval '30 seconds' END, 0, 0,
         now() - (%(count)s - n) * interval '30 seconds', 'Where is my order ' || n || '?',
         CASE WHEN n %% 100 < 5 THEN 'inbound' ELSE 'outbound' END,
         CASE WHEN n %% 100 < 5 THEN '' ELSE encode(sha256(('o' || n || '-0')::bytea), 'hex') END,

@@ -49,8 +49,9 @@ from django_ninebits.models import (
     QuarantinedDelivery,
     database,
 )
+from django_ninebits.starting import StartingAdmin
 from django_ninebits.status import unattended
-from django_ninebits.thread import ThreadAdmin, place_of
+from django_ninebits.thread import place_of
 
 Row = TypeVar("Row", bound=Model)
 
@@ -100,7 +101,7 @@ admin.site.register(CannedReply, CannedReplyAdmin)
 
 
 @admin.register(Conversation)
-class ConversationAdmin(LoggedOutAdmin, ThreadAdmin, ReadOnlyAdmin[Conversation]):
+class ConversationAdmin(LoggedOutAdmin, StartingAdmin, ReadOnlyAdmin[Conversation]):
     """The inbox; the page of a conversation is its thread, with a form to reply."""
 
     @outside_transactions
@@ -128,6 +129,7 @@ class OptedOutFilter(admin.SimpleListFilter):
 class SeenInline(admin.TabularInline):  # type: ignore[type-arg]
     """Rows that belong to another: whoever sees that one sees them, and nobody edits them."""
 
+    template = "admin/django_ninebits/seen_inline.html"
     extra = 0
     can_delete = False
 
@@ -187,6 +189,22 @@ class ContactAdmin(KeptAdmin[Contact]):
         term = search_term.strip()
         return (queryset.filter(search.fits(term)) if term else queryset), False
 
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        context["new_conversation"] = self._new_conversation(request, kwargs["obj"])
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def _new_conversation(self, request: HttpRequest, contact: Contact | None) -> str:
+        """The address that begins one, for whoever may."""
+        if contact is None or not self.admin_site.is_registered(Conversation):
+            return ""
+        conversations = self.admin_site.get_model_admin(Conversation)
+        if not conversations.has_add_permission(request):
+            return ""
+        name = f"{self.admin_site.name}:django_ninebits_conversation_add"
+        return reverse(name, query={"to": str(contact.phone_number)})
+
     def get_inlines(self, request: HttpRequest, obj: Contact | None) -> Any:
         return [] if obj is None else self.inlines
 
@@ -212,7 +230,9 @@ class AttemptInline(SeenInline):
     """What was learnt of each attempt to send a message."""
 
     model = Attempt
-    readonly_fields = ["number", "began_at", "seconds", "outcome", "http_status", "said"]
+    # Its number and outcome are the headline of each.
+    readonly_fields = ["began_at", "seconds", "http_status", "said"]
+    fields = ["began_at", "seconds", "http_status", "said"]
 
     @admin.display(description=_("answer"))
     def said(self, attempt: Attempt) -> SafeString:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME, ActionForm
 from django.contrib.auth import get_user_model
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -20,8 +20,9 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import gettext_noop, ngettext_lazy, pgettext_lazy
 
-from django_ninebits.folders import FolderAdmin, shown_name
-from django_ninebits.models import Conversation
+from django_ninebits.folders import FolderAdmin
+from django_ninebits.models import Conversation, name_of
+from django_ninebits.trail import NoteForm
 
 #: What of a row the page carries: which conversation, and its newest message then.
 SEEN = "seen"
@@ -30,9 +31,18 @@ SEEN = "seen"
 COLLEAGUES = 200
 
 
+class BulkForm(ActionForm):
+    """The choice of an action, as the bar of unfold listens to it; elsewhere that means nothing."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["action"].widget.attrs["x-model"] = "action"
+
+
 class BulkAdmin(FolderAdmin):
     """For the admin of conversations: the actions of the list."""
 
+    action_form = BulkForm
     actions = [
         "close_selected",
         "reopen_selected",
@@ -59,7 +69,7 @@ class BulkAdmin(FolderAdmin):
         seen = _seen(request)
         self._change(
             request,
-            lambda conversation: conversation.close(seen.get(conversation.pk, 0)),
+            lambda one: one.close(seen.get(one.pk, 0), author=request.user),
             told=ngettext_lazy(
                 "Closed %(count)s conversation.", "Closed %(count)s conversations.", "count"
             ),
@@ -77,7 +87,7 @@ class BulkAdmin(FolderAdmin):
     def reopen_selected(self, request: HttpRequest, selected: QuerySet[Conversation]) -> None:
         self._change(
             request,
-            Conversation.reopen,
+            partial(Conversation.reopen, author=request.user),
             told=ngettext_lazy(
                 "Reopened %(count)s conversation.", "Reopened %(count)s conversations.", "count"
             ),
@@ -119,10 +129,22 @@ class BulkAdmin(FolderAdmin):
     def assign_to_colleague(
         self, request: HttpRequest, selected: QuerySet[Conversation]
     ) -> HttpResponse | None:
+        sent = {"action": "assign_to_colleague", "index": "0"}
+        return self.ask_for_colleague(request, sent, back=request.get_full_path())
+
+    def ask_for_colleague(
+        self, request: HttpRequest, sent: dict[str, str], back: str
+    ) -> HttpResponse | None:
+        """To whom, and a note to them: until that is known, the page that asks for it.
+
+        ``sent`` is what its form sends besides, and ``back`` where it leads without an answer.
+        """
         colleagues = {str(user.pk): user for user in self.get_colleagues(request)}
         chosen = colleagues.get(request.POST.get("assignee", ""))
-        if chosen is not None:
-            self._assign(request, chosen)
+        form = NoteForm(request.POST if chosen else None)
+        form.fields["note"].required = False
+        if chosen is not None and form.is_valid():
+            self._assign(request, chosen, note=form.cleaned_data["note"])
             return None
         request.current_app = self.admin_site.name
         return TemplateResponse(
@@ -133,10 +155,14 @@ class BulkAdmin(FolderAdmin):
                 "opts": self.opts,
                 "media": self.media,
                 "title": _("Assign to a colleague"),
-                "colleagues": [(pk, shown_name(user)) for pk, user in colleagues.items()],
+                "colleagues": [(pk, name_of(user)) for pk, user in colleagues.items()],
+                "chosen_pk": str(chosen.pk) if chosen else "",
+                "form": form,
                 "selected": [conversation.pk for conversation in self._selected(request)],
                 "checkbox": ACTION_CHECKBOX_NAME,
-                "back": request.get_full_path(),
+                "action": request.get_full_path(),
+                "sent": sent,
+                "back": back,
             },
         )
 
@@ -147,7 +173,7 @@ class BulkAdmin(FolderAdmin):
         staff = {name: True for name in ("is_active", "is_staff") if name in fields}
         found = users._default_manager.filter(**staff).order_by(users.USERNAME_FIELD)[:COLLEAGUES]
         may_look = [user for user in found if user.has_perm("django_ninebits.view_conversation")]
-        return sorted(may_look, key=shown_name)
+        return sorted(may_look, key=name_of)
 
     def _selected(self, request: HttpRequest) -> QuerySet[Conversation]:
         """In whatever folder they are by now; never more than a page has."""
@@ -155,10 +181,10 @@ class BulkAdmin(FolderAdmin):
         rows = self.get_queryset(request).filter(pk__in=chosen[: self.list_per_page])
         return rows.order_by("pk")
 
-    def _assign(self, request: HttpRequest, user: Any) -> None:
+    def _assign(self, request: HttpRequest, user: Any, note: str = "") -> None:
         self._change(
             request,
-            partial(Conversation.assign, user=user),
+            partial(Conversation.assign, user=user, author=request.user, note=note),
             told=ngettext_lazy(
                 "Assigned %(count)s conversation.", "Assigned %(count)s conversations.", "count"
             )

@@ -24,6 +24,7 @@ ninebits.E017  ``OPT_OUT_WORDS`` is malformed
 ninebits.E018  ``OPT_IN_WORDS`` is malformed, or leads nobody back
 ninebits.E019  ``OPT_OUT_CONFIRMATION`` is malformed
 ninebits.E020  ``MAX_SEGMENTS`` is malformed
+ninebits.E021  ``SHORT_CODES`` is malformed
 ninebits.W001  ``API_TOKEN`` is not set
 ninebits.W002  ``SHORT_CODE`` is not set
 ninebits.W003  ``API_URL`` is neither https nor on this machine
@@ -63,6 +64,7 @@ _PROPERTIES = {
         "Use the token of your 9bits account: a string, or a callable that returns one.",
     ),
     "short_code": ("E006", "W002", 'Use the number that 9bits gave you, such as "48974".'),
+    "further_short_codes": ("E021", "", 'Use a list of strings such as ["48974", "MyShop"].'),
     "api_url": ("E007", "W003", "Leave API_URL out to use 9bits itself."),
     "webhook_allow_anonymous": (
         "E009",

@@ -81,6 +81,16 @@ class Counted:
         return most is not None and self.segments > most
 
 
+@dataclass(frozen=True)
+class Said:
+    """What is said of what was sent, or was not."""
+
+    became: Any
+    repeated: Any
+    conflict: Any
+    incomplete: Any
+
+
 class ReplyForm(forms.Form):
     """A reply and its idempotency key, which the page's address has too.
 
@@ -88,6 +98,18 @@ class ReplyForm(forms.Form):
     Because the address is the same the key is too, and so the same reply is not sent twice.
     """
 
+    said = Said(
+        became=_("Your reply: %s."),
+        repeated=_("This reply was taken before and is not sent a second time. Its status: %s."),
+        conflict=_(
+            "Already sent: a reply was sent from this page before, with another text; see above."
+            " Nothing was sent now. Press Send to send the text below as a further message."
+        ),
+        incomplete=_(
+            "Not sent: the form was incomplete, so that nobody can tell whether this text was sent"
+            " before. Look above, and press Send if it was not."
+        ),
+    )
     scripts = tuple(
         f"django_ninebits/{name}.js" for name in ("segments", "composer", "canned", "drafts")
     )
@@ -123,13 +145,12 @@ class ReplyForm(forms.Form):
     def answered(self) -> "ReplyForm":
         """The form with what the button asks for, unsent."""
         text = as_sent(self.data.get("text", ""))
-        given = {
+        given = {name: self.data.get(name, "") for name in self.fields} | {
             "text": plain.plain(text) if "plain" in self.data else self._with_canned(text),
-            "send_at": self.data.get("send_at", ""),
             "ref_id": self.key() or uuid.uuid4(),
             "seen": self.seen_up_to,
         }
-        return ReplyForm(initial=given, offers=self.offers)
+        return type(self)(initial=given, offers=self.offers)
 
     def _with_canned(self, text: str) -> str:
         """The text with the canned reply behind it that is to be inserted, if one is."""
@@ -140,10 +161,7 @@ class ReplyForm(forms.Form):
 
     def key(self) -> uuid.UUID | None:
         """The idempotency key, where what came is one."""
-        try:
-            return uuid.UUID(self.data.get("ref_id", ""))
-        except ValueError:
-            return None
+        return key_of(self.data.get("ref_id"))
 
     def clean_text(self) -> str:
         text = as_sent(self.cleaned_data["text"])
@@ -185,7 +203,7 @@ class ReplyForm(forms.Form):
 
     def _but(self, problem: Any, **changes: str) -> "ReplyForm":
         kept = {name: self.data.get(name, "") for name in self.fields}
-        form = ReplyForm(kept | changes, offers=self.offers)
+        form = type(self)(kept | changes, offers=self.offers)
         form.add_error(None, problem)
         return form
 
@@ -237,6 +255,14 @@ class ReplyForm(forms.Form):
                 "tooLong": _("Too long: it takes {segments} segments, at most {limit} are sent."),
             },
         }
+
+
+def key_of(written: str | None) -> uuid.UUID | None:
+    """An idempotency key, where it is one."""
+    try:
+        return uuid.UUID(written or "")
+    except ValueError:
+        return None
 
 
 def as_sent(text: str) -> str:

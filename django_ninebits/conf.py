@@ -8,6 +8,7 @@ import base64
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from django_ninebits.segments import MOST
 DEFAULTS: Mapping[str, Any] = {
     "API_TOKEN": None,
     "SHORT_CODE": None,
+    "SHORT_CODES": [],
     "API_URL": "https://app.9bits.net:2081/ng/v1/sendsms",
     "WEBHOOK_TOKENS": None,
     "WEBHOOK_BASIC_AUTH": [],
@@ -67,12 +69,24 @@ class Conf:
             raise NotSetYet(
                 'NINEBITS["SHORT_CODE"] is not set. Set it, or name the sender in each call.'
             )
-        if not isinstance(code, str):
-            raise _wrong("SHORT_CODE", 'must be a string such as "48974"')
-        try:
-            return service_number(code)
-        except InvalidPhoneNumber as error:
-            raise _wrong("SHORT_CODE", f"is not usable: {error}") from error
+        return _sender("SHORT_CODE", code)
+
+    @property
+    def further_short_codes(self) -> list[str]:
+        """The numbers that staff may start a conversation from beside ``SHORT_CODE``."""
+        return [_sender("SHORT_CODES", code) for code in self._list("SHORT_CODES")]
+
+    @property
+    def short_codes(self) -> list[str]:
+        """All that staff may start a conversation from, the default first, each once."""
+        codes = self.further_short_codes
+        with suppress(NotSetYet):
+            codes.insert(0, self.short_code)
+        found: dict[str, str] = {}
+        for code in codes:
+            # Sender IDs that differ in case only have the same conversations.
+            found.setdefault(code.lower(), code)
+        return list(found.values())
 
     @property
     def api_url(self) -> str:
@@ -266,6 +280,16 @@ def _called(token: Callable[[], Any]) -> Any:
     except Exception as error:  # noqa: BLE001
         # Not chained: what a secret store says when it fails can hold the secret.
         raise _wrong("API_TOKEN", f"is a callable that raised {type(error).__name__}") from None
+
+
+def _sender(key: str, code: Any) -> str:
+    if not isinstance(code, str):
+        must = "must be a string" if key == "SHORT_CODE" else "must hold strings"
+        raise _wrong(key, f'{must} such as "48974"')
+    try:
+        return service_number(code)
+    except InvalidPhoneNumber as error:
+        raise _wrong(key, f"is not usable: {error}") from error
 
 
 def _token(key: str, token: Any) -> str:

@@ -27,6 +27,7 @@ from django.utils.translation import gettext, ngettext, pgettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from django_ninebits import live
+from django_ninebits.exceptions import InvalidPhoneNumber
 from django_ninebits.keyset import PAGE, Key, Page, Stretch
 from django_ninebits.models import (
     PREVIEW_LENGTH,
@@ -34,7 +35,9 @@ from django_ninebits.models import (
     Conversation,
     Message,
     aware_time,
+    name_of,
 )
+from django_ninebits.phone import subscriber_number
 from django_ninebits.search import Found, find
 
 if TYPE_CHECKING:
@@ -209,7 +212,7 @@ class FilterForm(forms.Form):
         """Let what there is be chosen from."""
         codes, telcos = (_values(rows, column) for column in ("short_code", "telco"))
         users = get_user_model()._default_manager.filter(pk__in=_values(rows, "assignee_id"))
-        names = sorted((shown_name(user), str(user.pk)) for user in users)
+        names = sorted((name_of(user), str(user.pk)) for user in users)
         self._choose("code", [(code, code) for code in codes])
         self._choose("telco", [(telco, telco) for telco in telcos])
         nobody = (NOBODY, pgettext("filter", "nobody"))
@@ -322,6 +325,14 @@ class FolderList(ChangeList):
         if self.search is None or self.search.further is None:
             return ""
         return self.get_query_string({OLDER: self.search.further})
+
+    @property
+    def number(self) -> str:
+        """What was searched for, where that can be sent to."""
+        try:
+            return subscriber_number(self.query)
+        except InvalidPhoneNumber:
+            return ""
 
     @property
     def filter_is_shown(self) -> bool:
@@ -528,7 +539,7 @@ class FolderAdmin(ConversationModelAdmin):
 
     @admin.display(description=_("assignee"))
     def assigned(self, conversation: Conversation) -> SafeString:
-        return format_html("<bdi>{}</bdi>", shown_name(conversation.assignee))
+        return format_html("<bdi>{}</bdi>", name_of(conversation.assignee))
 
     @admin.display(description=pgettext_lazy("column", "when"))
     def when(self, conversation: Conversation) -> SafeString:
@@ -556,14 +567,6 @@ def named(contact: Contact) -> SafeString:
     if not contact.name:
         return number
     return format_html('<bdi class="nb-name">{}</bdi> {}', contact.name, number)
-
-
-def shown_name(user: Any) -> str:
-    """A user as colleagues know them, whatever user model the host has."""
-    if user is None:
-        return ""
-    full_name = getattr(user, "get_full_name", str)
-    return full_name() or user.get_username()
 
 
 def _states(conversation: Conversation) -> SafeString:

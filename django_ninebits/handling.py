@@ -1,4 +1,4 @@
-"""What staff do with the conversation that they look at: take it, release it, close it, go on.
+"""What staff do with the conversation that they look at: take it, hand it over, close it, go on.
 
 Each is the action of the list with one row, so that it is done, told and recorded in the same way.
 """
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import redirect
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
@@ -48,6 +48,13 @@ HANDLINGS = {
             "assign_to_nobody",
             "assign",
             lambda conversation, user: conversation.assignee_id is not None,
+        ),
+        Handling(
+            "hand_over",
+            _("Hand over…"),
+            "hand_over",
+            "assign",
+            lambda conversation, user: True,
         ),
         Handling(
             "close",
@@ -96,22 +103,29 @@ class HandlingAdmin(BulkAdmin):
         conversation = self._selected(request).first()
         if handling is None or conversation is None:
             raise Http404
-        getattr(self, handling.action)(request, self._selected(request))
-        return self._go_on(request, conversation)
+        asking = getattr(self, handling.action)(request, self._selected(request))
+        return asking or redirect(self._follows(request, conversation, handling))
+
+    def hand_over(
+        self, request: HttpRequest, selected: QuerySet[Conversation]
+    ) -> HttpResponse | None:
+        back = self._path("change", selected.first())
+        return self.ask_for_colleague(request, {"do": "hand_over"}, back)
 
     def _may(self, request: HttpRequest, handling: Handling) -> bool:
         may: bool = getattr(self, f"has_{handling.permission}_permission")(request)
         return may
 
-    def _go_on(self, request: HttpRequest, conversation: Conversation) -> HttpResponse:
-        """To the same one; where it is closed now, to the next, or else to the list."""
-        named = f"{self.admin_site.name}:django_ninebits_conversation_"
+    def _follows(self, request: HttpRequest, conversation: Conversation, handling: Handling) -> str:
+        """The address of the same one; after it was closed, of the next, or else of the list."""
         conversation.refresh_from_db(fields=["status"])
-        is_open = conversation.status == Conversation.Status.OPEN
-        following = conversation if is_open else self._next(request)
-        if following is None:
-            return redirect(f"{named}changelist")
-        return redirect(f"{named}change", following.pk)
+        is_done = handling.name == "close" and conversation.status == Conversation.Status.CLOSED
+        following = self._next(request) if is_done else conversation
+        return self._path("change", following) if following else self._path("changelist")
+
+    def _path(self, page: str, conversation: Conversation | None = None) -> str:
+        args = [conversation.pk] if conversation else []
+        return reverse(f"{self.admin_site.name}:django_ninebits_conversation_{page}", args=args)
 
     def _next(self, request: HttpRequest) -> Conversation | None:
         """Whoever waits longest, for this user or for anybody."""

@@ -31,6 +31,7 @@ class LoggedOutAdmin(ConversationModelAdmin):
     def get_urls(self) -> list[URLPattern]:
         name = "django_ninebits_conversation_change"
         return [
+            path("add/", self.start_view, name="django_ninebits_conversation_add"),
             path("<path:object_id>/change/", self.thread_view, name=name),
             *super().get_urls(),
         ]
@@ -38,11 +39,20 @@ class LoggedOutAdmin(ConversationModelAdmin):
     @outside_transactions
     def thread_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """The page of a conversation, for whoever may see it."""
-        is_kept = request.method == "POST" and "keep" in request.POST
-        if is_kept and not self.admin_site.has_permission(request):
+        if self._must_show_again(request):
             return self.logged_out_view(request)
-        view = self.admin_site.admin_view(self.change_view)
-        return view(request, object_id)
+        return self.admin_site.admin_view(self.change_view)(request, object_id)
+
+    @outside_transactions
+    def start_view(self, request: HttpRequest) -> HttpResponse:
+        """The page of a new one, for whoever may start it."""
+        if self._must_show_again(request):
+            return self.logged_out_view(request)
+        return self.admin_site.admin_view(self.add_view)(request)
+
+    def _must_show_again(self, request: HttpRequest) -> bool:
+        is_kept = request.method == "POST" and "keep" in request.POST
+        return is_kept and not self.admin_site.has_permission(request)
 
     @method_decorator(never_cache)
     @method_decorator(csrf_protect)
@@ -60,7 +70,7 @@ class LoggedOutAdmin(ConversationModelAdmin):
                 "opts": self.opts,
                 "media": self.media,
                 "title": _("You are logged out"),
-                "text": as_sent(request.POST.get("text", "")),
+                "text": as_sent(request.POST.get("text") or request.POST.get("note", "")),
                 "login": login,
             },
             status=403,

@@ -31,6 +31,9 @@ from django_ninebits.wire import MAX_ID, MAX_TELCO
 #: How much of the last message the inbox shows, in characters.
 PREVIEW_LENGTH = 160
 
+#: Of a person's name, in characters.
+MAX_NAME = 200
+
 
 class SubscriberNumber(PhoneNumber):
     """A phone number that is E.164 wherever it is read, compared or written."""
@@ -105,7 +108,7 @@ class Contact(models.Model):
     """A subscriber: a person with a phone."""
 
     phone_number = SubscriberNumberField(_("phone number"), max_length=32, unique=True)
-    name = models.CharField(_("name"), max_length=200, blank=True)
+    name = models.CharField(_("name"), max_length=MAX_NAME, blank=True)
     notes = models.TextField(_("notes"), blank=True)
     opted_out_at = models.DateTimeField(
         _("opted out at"),
@@ -246,6 +249,12 @@ class Conversation(models.Model):
             "The id of the newest message when it was closed: what came until then waits no more."
         ),
     )
+    trail_up_to = models.BigIntegerField(
+        _("trail up to"),
+        default=0,
+        editable=False,
+        help_text=_("The id of the newest change that staff made, or noted."),
+    )
     last_message_at = models.DateTimeField(
         _("last message at"),
         null=True,
@@ -328,11 +337,12 @@ class Conversation(models.Model):
         undecided = self.messages.using(database()).filter(needs_decision=True)
         return undecided.order_by("id").values_list("created_at", flat=True).first()
 
-    def close(self, seen: int) -> bool:
+    def close(self, seen: int, *, author: Any = None) -> bool:
         """There is nothing to do here, as far as the message ``seen``: nobody waits any more, and
         no message needs a decision.
 
-        Returns whether it was done. It is not where a text came after that message.
+        Returns whether it was done. It is not where a text came after that message. ``author`` is
+        the user who did it, or ``None`` for code; the thread shows this, as it does all of these.
         """
         mine = Conversation.objects.filter(pk=self.pk)
         messages = Message.objects.using(database()).filter(conversation=self)
@@ -341,17 +351,17 @@ class Conversation(models.Model):
             # Nobody stores a text in it from here on.
             if not mine.filter(status=self.Status.OPEN).hold() or news.exists():
                 return False
-            newest = messages.order_by("-id").values_list("id", flat=True).first()
             mine.update(
                 status=self.Status.CLOSED,
-                settled_up_to=newest or 0,
+                settled_up_to=self._newest_id(),
                 waiting_since=None,
                 undecided_since=None,
             )
             messages.filter(needs_decision=True).update(needs_decision=False)
+            self._record(ConversationChange.Kind.CLOSED, author)
         return True
 
-    def reopen(self) -> bool:
+    def reopen(self, *, author: Any = None) -> bool:
         """Take the closing back: whatever was not answered or decided counts again.
 
         Returns whether it was done.
@@ -364,13 +374,51 @@ class Conversation(models.Model):
                 needs_decision=True
             )
             self.recount()
+            self._record(ConversationChange.Kind.REOPENED, author)
         return True
 
-    def assign(self, user: Any) -> bool:
-        """To this user, or to nobody. Returns whether it was assigned otherwise before."""
+    def assign(self, user: Any, *, author: Any = None, note: str = "") -> bool:
+        """To this user, or to nobody, with a note for colleagues.
+
+        Returns whether it was assigned otherwise before; if not, the note is kept all the same.
+        """
+        kinds = ConversationChange.Kind
         mine = Conversation.objects.filter(pk=self.pk)
         other = ~Q(assignee=user) | Q(assignee=None) if user else Q(assignee__isnull=False)
-        return bool(mine.filter(other).update(assignee=user))
+        with atomic():
+            is_changed = bool(mine.filter(other).update(assignee=user))
+            if is_changed:
+                kind = kinds.ASSIGNED if user else kinds.RELEASED
+                if user and user == author:
+                    kind = kinds.TAKEN
+                self._record(kind, author, assignee=user, note=note)
+            elif note:
+                self.note(note, author=author)
+        return is_changed
+
+    def note(self, text: str, *, author: Any = None) -> None:
+        """For colleagues, in the thread. No subscriber ever sees it."""
+        with atomic():
+            Conversation.objects.filter(pk=self.pk).hold()
+            self._record(ConversationChange.Kind.NOTED, author, note=text)
+
+    def _record(self, kind: str, author: Any, *, assignee: Any = None, note: str = "") -> None:
+        """Whoever calls it holds the row."""
+        change = ConversationChange.objects.using(database()).create(
+            conversation=self,
+            kind=kind,
+            after=self._newest_id(),
+            author=author,
+            author_name=name_of(author),
+            assignee=assignee,
+            assignee_name=name_of(assignee),
+            note=note,
+        )
+        Conversation.objects.filter(pk=self.pk).update(trail_up_to=change.pk)
+
+    def _newest_id(self) -> int:
+        newest = self.messages.using(database()).order_by("-id")
+        return newest.values_list("id", flat=True).first() or 0
 
     def mark_read_up_to(self, message_id: int) -> bool:
         """Somebody who may reply has seen the messages up to this one.
@@ -489,7 +537,7 @@ class Message(models.Model):
         related_name="+",
         verbose_name=_("author"),
     )
-    author_name = models.CharField(_("author's name then"), max_length=200, blank=True)
+    author_name = models.CharField(_("author's name then"), max_length=MAX_NAME, blank=True)
     priority = models.SmallIntegerField(_("priority"), default=SINGLE)
     send_at = models.DateTimeField(_("send at"), null=True)
     due_at = models.DateTimeField(_("due at"), null=True)
@@ -633,6 +681,58 @@ class ConsentChange(models.Model):
         return self.get_became_display()
 
 
+class ConversationChange(models.Model):
+    """What somebody did with a conversation, or noted for colleagues. Kept for ever, never sent."""
+
+    class Kind(models.TextChoices):
+        TAKEN = "taken", pgettext_lazy("conversation", "taken")
+        ASSIGNED = "assigned", pgettext_lazy("conversation", "assigned")
+        RELEASED = "released", pgettext_lazy("conversation", "released")
+        CLOSED = "closed", pgettext_lazy("conversation", "closed")
+        REOPENED = "reopened", pgettext_lazy("conversation", "reopened")
+        NOTED = "noted", pgettext_lazy("conversation", "noted")
+
+    conversation = models.ForeignKey(
+        Conversation,
+        on_delete=models.PROTECT,
+        related_name="changes",
+        verbose_name=_("conversation"),
+        db_index=False,
+    )
+    kind = models.CharField(_("kind"), max_length=10, choices=Kind.choices)
+    after = models.BigIntegerField(
+        _("after"),
+        help_text=_("The id of the newest message then: below it the thread shows this."),
+    )
+    author = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+        verbose_name=_("author"),
+    )
+    author_name = models.CharField(_("author's name then"), max_length=MAX_NAME, blank=True)
+    assignee = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+        verbose_name=_("assignee"),
+    )
+    assignee_name = models.CharField(_("assignee's name then"), max_length=MAX_NAME, blank=True)
+    note = models.TextField(_("note"), blank=True)
+    changed_at = models.DateTimeField(_("changed at"), default=timezone.now)
+
+    class Meta:
+        verbose_name = _("change of a conversation")
+        verbose_name_plural = _("changes of conversations")
+        ordering = ["id"]
+        indexes = [models.Index(fields=["conversation", "after"], name="ninebits_trail")]
+
+    def __str__(self) -> str:
+        return self.get_kind_display()
+
+
 def validate_placeholders(text: str) -> None:
     """For forms. What looks like a gap must be one."""
     if found := placeholders.mistakes(text):
@@ -699,6 +799,14 @@ class QuarantinedDelivery(models.Model):
 
     def __str__(self) -> str:
         return f"{self._meta.verbose_name} {self.pk}"
+
+
+def name_of(user: Any) -> str:
+    """A user as colleagues know them, whatever user model the host has. Empty for nobody."""
+    if user is None:
+        return ""
+    full_name = getattr(user, "get_full_name", str)
+    return str(full_name() or user.get_username())[:MAX_NAME]
 
 
 def database() -> str:

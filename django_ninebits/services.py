@@ -34,6 +34,7 @@ from django_ninebits.models import (
     SubscriberNumber,
     atomic,
     database,
+    name_of,
 )
 from django_ninebits.phone import service_number, subscriber_number
 from django_ninebits.wire import MAX_ID, outbound_identity, unstorable
@@ -286,7 +287,7 @@ class _Draft:
             created_at=now,
             # Whatever user model the host has.
             author=self.author,  # type: ignore[misc]
-            author_name=_name(self.author),
+            author_name=name_of(self.author),
             priority=priority,
             send_at=self.send_at,
             due_at=due_at,
@@ -557,10 +558,3 @@ def _author(author: AbstractBaseUser | None) -> AbstractBaseUser | None:
     if author is not None and (not isinstance(author, get_user_model()) or author.pk is None):
         raise MessageRefused("The author must be a user that is stored, or None.")
     return author
-
-
-def _name(author: AbstractBaseUser | None) -> str:
-    if author is None:
-        return ""
-    full_name = getattr(author, "get_full_name", str)
-    return (full_name() or author.get_username())[:200]

@@ -4,13 +4,13 @@ An open page asks what has changed: what has come since, and what became of the 
 """
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.contrib import messages
 from django.contrib.admin.utils import unquote
-from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import (
     Http404,
@@ -29,27 +29,28 @@ from django.utils.translation import ngettext
 
 from django_ninebits import consent, links, live, services, wording
 from django_ninebits.canned import Offers
-from django_ninebits.composer import WRONG_SETTINGS, ReplyForm
-from django_ninebits.contention import persistently
+from django_ninebits.composer import ReplyForm, key_of
 from django_ninebits.decisions import (
-    LEVELS,
     Seen,
     Verb,
     may_decide,
     outside_transactions,
     verbs_for,
 )
-from django_ninebits.exceptions import MessageRefused, RefIdConflict
-from django_ninebits.folders import local_time, shown_name
+from django_ninebits.folders import local_time
 from django_ninebits.handling import HandlingAdmin
 from django_ninebits.models import (
     ConsentChange,
     Contact,
     Conversation,
+    ConversationChange,
     Message,
     atomic,
     database,
+    name_of,
 )
+from django_ninebits.sending import Outcome, pressed, tell_what_became_of
+from django_ninebits.trail import NoteForm, changes_of
 
 #: Messages on one page of a thread.
 PAGE = 100
@@ -70,6 +71,8 @@ class Entry:
 
     message: Message
     begins_session: bool = False
+    #: What staff did while it was the newest.
+    changes: Sequence[ConversationChange] = ()
 
     @property
     def parts(self) -> list[str | links.Link]:
@@ -114,6 +117,9 @@ class Page:
 
     entries: list[Entry]
     has_older: bool
+    before: int | None
+    #: What staff did before there was any message.
+    first_changes: Sequence[ConversationChange] = ()
 
     @classmethod
     def of(cls, conversation: Conversation, before: int | None) -> "Page":
@@ -127,7 +133,15 @@ class Page:
             Entry(message, begins_session=message.session_id != session_before)
             for message, session_before in zip(newest_first, earlier, strict=False)
         ]
-        return cls(entries[PAGE - 1 :: -1], has_older=len(entries) > PAGE)
+        return cls(entries[PAGE - 1 :: -1], has_older=len(entries) > PAGE, before=before)
+
+    def with_trail(self, conversation: Conversation) -> "Page":
+        ids = [entry.message.pk for entry in self.entries]
+        placed = changes_of(conversation, ids, before=self.before, has_older=self.has_older)
+        entries = [
+            replace(entry, changes=placed.get(entry.message.pk, ())) for entry in self.entries
+        ]
+        return replace(self, entries=entries, first_changes=placed.get(0, ()))
 
 
 def _messages(conversation: Conversation) -> QuerySet[Message]:
@@ -162,6 +176,8 @@ class ThreadAdmin(HandlingAdmin):
     ) -> HttpResponse:
         conversation = self._looked_at(request, object_id)
         if request.method == "POST":
+            if "note" in request.POST:
+                return self._note(request, conversation)
             return self._reply(request, conversation)
         return self._read(request, conversation, extra_context or {})
 
@@ -175,8 +191,9 @@ class ThreadAdmin(HandlingAdmin):
         shown = self._shown(request, conversation, page)
         if shown["tag"] in live.known_tag(request):
             return HttpResponseNotModified()
+        shown |= _trail(conversation, page)
         request.current_app = self.admin_site.name
-        shown["opted_out"] = _opted_out(conversation.contact, self.admin_site.name)
+        shown["opted_out"] = opted_out(conversation.contact, self.admin_site.name)
         return TemplateResponse(request, "admin/django_ninebits/conversation/thread.html", shown)
 
     def _looked_at(self, request: HttpRequest, object_id: str) -> Conversation:
@@ -203,12 +220,12 @@ class ThreadAdmin(HandlingAdmin):
         page = Page.of(conversation, before)
         if before is not None or not self.has_reply_permission(request):
             return self._thread(request, conversation, page, None, extra_context)
-        ref_id = _uuid(request.GET.get("compose"))
-        if ref_id is None:
+        ref_id = key_of(request.GET.get("compose"))
+        if ref_id is None and request.method != "POST":
             return HttpResponseRedirect(_address(request, compose=uuid.uuid4()))
         is_opted_out = conversation.contact.opted_out_at is not None
         newest = page.entries[-1].message.pk if page.entries else 0
-        begun = {"ref_id": ref_id, "seen": newest}
+        begun = {"ref_id": ref_id or uuid.uuid4(), "seen": newest}
         offers = Offers(conversation, request.user)
         form = None if is_opted_out else ReplyForm(initial=begun, offers=offers)
         if request.method == "GET" and page.entries:
@@ -219,40 +236,27 @@ class ThreadAdmin(HandlingAdmin):
         if not self.has_reply_permission(request):
             raise PermissionDenied
         form = ReplyForm(request.POST, offers=Offers(conversation, request.user))
-        if not form.is_sent:
-            form = form.answered()
-        elif form.is_valid():
-            began = timezone.now()
-            try:
-                message = persistently(lambda: _answer(conversation, form, request.user))
-            except LookFirst as first:
-                form = form.having_seen(first.message.pk, first.said)
-            except RefIdConflict:
-                form = form.with_ref_id(
-                    # Always the same one for this text: a browser may send the old form again.
-                    uuid.uuid5(form.cleaned_data["ref_id"], form.cleaned_data["text"]),
-                    _(
-                        "Already sent: a reply was sent from this page before, with another text;"
-                        " see above. Nothing was sent now. Press Send to send the text below as a"
-                        " further message."
-                    ),
-                )
-            except MessageRefused as error:
-                form.add_error("text", wording.shown(str(error)))
-            except ImproperlyConfigured as error:
-                form.add_error(None, WRONG_SETTINGS % error)
-            else:
-                _tell_what_became_of(request, message, is_repeated=message.created_at < began)
-                return HttpResponseRedirect(_address(request, compose=uuid.uuid4()))
-        elif "ref_id" in form.errors:
-            form = form.with_ref_id(
-                uuid.uuid4(),
-                _(
-                    "Not sent: the form was incomplete, so that nobody can tell whether this text"
-                    " was sent before. Look above, and press Send if it was not."
-                ),
-            )
-        return self._thread(request, conversation, Page.of(conversation, None), form, {})
+        try:
+            outcome = pressed(form, lambda: _answer(conversation, form, request.user))
+        except LookFirst as first:
+            outcome = Outcome(form.having_seen(first.message.pk, first.said))
+        if outcome.message is not None:
+            tell_what_became_of(request, outcome)
+            return HttpResponseRedirect(_address(request, compose=uuid.uuid4()))
+        return self._thread(request, conversation, Page.of(conversation, None), outcome.form, {})
+
+    def _note(self, request: HttpRequest, conversation: Conversation) -> HttpResponse:
+        if not self.may_note(request):
+            raise PermissionDenied
+        form = NoteForm(request.POST)
+        if form.is_valid():
+            conversation.note(form.cleaned_data["note"], author=request.user)
+            return HttpResponseRedirect(_same_reply(request))
+        return self._read(request, conversation, {"note_form": form})
+
+    def may_note(self, request: HttpRequest) -> bool:
+        """Whoever does anything with conversations."""
+        return self.has_reply_permission(request) or self.has_assign_permission(request)
 
     def _shown(
         self, request: HttpRequest, conversation: Conversation, page: Page
@@ -264,24 +268,20 @@ class ThreadAdmin(HandlingAdmin):
         about = (page.has_older, conversation.status, conversation.contact.opted_out_at, decides)
         assignee, handlings = conversation.assignee, self.handlings(request, conversation)
         whose = (conversation.assignee_id, [handling.name for handling in handlings])
+        done = conversation.trail_up_to
         oldest = page.entries[0].message.pk if page.entries else None
         here = self._path("change", conversation)
         return {
             "original": conversation,
-            "entries": page.entries,
             "watched": further,
             "may_decide": decides,
-            "tag": live.tag_of(state, *about, *whose),
-            "assigned": shown_name(assignee) if assignee else "",
+            "tag": live.tag_of(state, *about, *whose, done),
+            "assigned": name_of(assignee) if assignee else "",
             "handlings": handlings,
             "handled_up_to": page.entries[-1].message.pk if page.entries else 0,
             "older": _address(request, here, before=oldest) if page.has_older else "",
             "newest": _address(request, here) if "before" in request.GET else "",
         }
-
-    def _path(self, name: str, conversation: Conversation) -> str:
-        name = f"{self.admin_site.name}:django_ninebits_conversation_{name}"
-        return reverse(name, args=[conversation.pk])
 
     def _thread(
         self,
@@ -294,6 +294,7 @@ class ThreadAdmin(HandlingAdmin):
         before = request.GET.get("before")
         asks = {} if before is None else {"before": before}
         may_reply = self.has_reply_permission(request)
+        here = self._path("change", conversation)
         request.current_app = self.admin_site.name
         return TemplateResponse(
             request,
@@ -306,19 +307,28 @@ class ThreadAdmin(HandlingAdmin):
                 "has_view_permission": True,
                 "preserved_filters": self.get_preserved_filters(request),
                 **self._shown(request, conversation, page),
+                **_trail(conversation, page),
                 "live": _address(request, self._path("live", conversation), **asks),
                 # Not as the language writes numbers.
                 "every": str(live.EVERY),
                 "page_length": str(PAGE),
                 "marks_read": may_reply and before is None,
                 "form": form,
-                "form_address": form and _address(request, compose=form["ref_id"].value()),
+                "form_address": form and _address(request, here, compose=form["ref_id"].value()),
                 "errors": form and form.errors,
-                "opted_out": _opted_out(conversation.contact, self.admin_site.name),
+                "opted_out": opted_out(conversation.contact, self.admin_site.name),
                 "may_reply": may_reply,
+                "note_form": NoteForm() if before is None and self.may_note(request) else None,
+                "note_address": _same_reply(request, here),
                 **extra_context,
             },
         )
+
+
+def _trail(conversation: Conversation, page: Page) -> dict[str, Any]:
+    """The messages of the page with what staff did: not asked for where nothing has changed."""
+    full = page.with_trail(conversation)
+    return {"entries": full.entries, "first_changes": full.first_changes}
 
 
 class LookFirst(Exception):
@@ -370,18 +380,7 @@ def _ago(moment: datetime) -> str:
     return timesince(moment, depth=1)
 
 
-def _tell_what_became_of(request: HttpRequest, message: Message, *, is_repeated: bool) -> None:
-    message.refresh_from_db(fields=["status"])
-    status = message.get_status_display()
-    if is_repeated:
-        once = _("This reply was taken before and is not sent a second time. Its status: %s.")
-        messages.info(request, once % status)
-    else:
-        level = LEVELS.get(Message.Status(message.status), messages.INFO)
-        messages.add_message(request, level, _("Your reply: %s.") % status)
-
-
-def _opted_out(contact: Contact, site: str) -> dict[str, Any] | None:
+def opted_out(contact: Contact, site: str) -> dict[str, Any] | None:
     """What is to be said of somebody who wants no messages: since when, why, and the way back."""
     if contact.opted_out_at is None:
         return None
@@ -407,11 +406,16 @@ def place_of(change: ConsentChange, site: str) -> str:
 def _address(request: HttpRequest, path: str = "", **parameters: object) -> str:
     """This page with others of these parameters; what else the address says is kept."""
     query = request.GET.copy()
-    for name in ("before", "compose", "watch"):
+    for name in ("before", "compose", "watch", "to", "from"):
         query.pop(name, None)
     for name, value in parameters.items():
         query[name] = str(value)
     return f"{path or request.path}?{query.urlencode()}#nb-newest"
+
+
+def _same_reply(request: HttpRequest, path: str = "") -> str:
+    """This page, with the reply that is being written."""
+    return _address(request, path, compose=key_of(request.GET.get("compose")) or uuid.uuid4())
 
 
 def _int(written: str | None) -> int | None:
@@ -425,10 +429,3 @@ def _ids(written: str) -> list[int]:
     """As many as may be asked for; what is no id of any row is left out."""
     numbers = [one for one in written.split(",")[:WATCHED] if one.isdecimal() and len(one) < 19]
     return [int(number) for number in numbers]
-
-
-def _uuid(written: str | None) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(written or "")
-    except ValueError:
-        return None

@@ -5,6 +5,9 @@
     mysql://user:password@127.0.0.1:3306/name
 
 On a server the tests create a database of their own, ``test_<name>``.
+
+``NINEBITS_TEST_ADMIN`` names an app that replaces the templates of Django's admin, such as
+``unfold``.
 """
 
 import json
@@ -63,6 +66,7 @@ NINEBITS = MappingProxyType(
 )
 
 INSTALLED_APPS = [
+    *filter(None, [os.environ.get("NINEBITS_TEST_ADMIN")]),
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",

@@ -58,7 +58,7 @@ def open_thread(page, conversation):
 
 
 def send(page, text):
-    page.fill("textarea", text)
+    page.fill(".nb-textarea", text)
     page.click(".nb-send")
 
 
@@ -106,14 +106,14 @@ def test_a_text_is_read_and_answered(page, conversation, ninebits):
     expect(replies(page)).to_be_in_viewport()
     assert replies(page).text_content() == "  Order 4471 is on its way\n₦500 🙏"
     assert [call.body["message"] for call in ninebits.accepted] == [outbound().get().text]
-    expect(page.locator("textarea")).to_have_value("")
+    expect(page.locator(".nb-textarea")).to_have_value("")
     page.click("text=Inbox")
     expect(page.locator(".nb-unread")).to_have_count(0)
 
 
 def test_a_double_click_sends_once(page, conversation, ninebits):
     open_thread(page, conversation)
-    page.fill("textarea", "On its way")
+    page.fill(".nb-textarea", "On its way")
     page.dblclick(".nb-send")
     expect(page.locator(".nb-notes")).to_be_visible()
     expect(replies(page)).to_have_text(["On its way"])
@@ -141,7 +141,7 @@ def test_back_with_an_edited_text_sends_nothing_until_it_is_sent_again(
     send(page, "It is lost")
     expect(page.get_by_role("alert")).to_contain_text("Already sent")
     expect(page.get_by_role("alert")).to_be_in_viewport()
-    expect(page.locator("textarea")).to_have_value("It is lost")
+    expect(page.locator(".nb-textarea")).to_have_value("It is lost")
     assert outbound().count() == 1
     page.click(".nb-send")
     expect(page.locator(".nb-notes")).to_be_visible()
@@ -162,10 +162,10 @@ def test_a_thread_opens_at_its_newest_message(page, conversation):
         received(f"text {number}")
     open_thread(page, conversation)
     expect(page.get_by_text("text 39", exact=True)).to_be_in_viewport()
-    expect(page.locator("textarea")).to_be_in_viewport()
+    expect(page.locator(".nb-textarea")).to_be_in_viewport()
     page.evaluate("scrollTo(0, 0)")
     expect(page.get_by_text("text 0", exact=True)).to_be_in_viewport()
-    expect(page.locator("textarea")).to_be_in_viewport()
+    expect(page.locator(".nb-textarea")).to_be_in_viewport()
 
 
 def test_a_reply_can_be_written_with_the_keyboard_alone(page, conversation):

@@ -66,6 +66,8 @@ def test_an_app_that_is_missing_is_an_error(settings, name, number):
         ("API_TOKEN", "two words", "E005"),
         ("SHORT_CODE", 48974, "E006"),
         ("SHORT_CODE", "é", "E006"),
+        ("SHORT_CODES", "48975", "E021"),
+        ("SHORT_CODES", ["é"], "E021"),
         ("API_URL", "9bits", "E007"),
         ("API_URL", "https://user:secret@9bits.example/", "E007"),
         ("WEBHOOK_TOKENS", TOKEN, "E008"),

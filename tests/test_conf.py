@@ -28,6 +28,7 @@ def problem_with(name, **settings):
         ("API_TOKEN", lambda: "abc", "api_token", "abc"),
         ("SHORT_CODE", "+48974", "short_code", "48974"),
         ("SHORT_CODE", "MyShop", "short_code", "MyShop"),
+        ("SHORT_CODES", ("+48975", "MyShop"), "short_codes", ["48975", "MyShop"]),
         ("API_URL", "https://example.com/a", "api_url", "https://example.com/a"),
         ("API_URL", "http://127.0.0.1:80/a", "api_url", "http://127.0.0.1:80/a"),
         ("API_URL", "http://localhost/a", "api_url", "http://localhost/a"),
@@ -66,6 +67,7 @@ def test_a_setting_is_read_at_use(key, value, name, read):
         ("concurrency", 16),
         ("give_up_after", timedelta(hours=24)),
         ("only_to", None),
+        ("short_codes", []),
         ("max_segments", 10),
         ("opt_out_words", {"stop"}),
         ("opt_in_words", {"start"}),
@@ -103,6 +105,12 @@ def test_an_empty_short_code_is_none():
     assert problem_with("short_code", SHORT_CODE="").type is NotSetYet
 
 
+def test_the_short_codes_begin_with_the_default_and_name_each_once():
+    further = ["48975", "48974", "MyShop", "MYSHOP", "48975"]
+    with given(SHORT_CODE="48974", SHORT_CODES=further):
+        assert conf.short_codes == ["48974", "48975", "MyShop"]
+
+
 def test_an_address_that_all_can_read_is_not_used():
     assert problem_with("api_url", API_URL="http://example.com/").type is NotSetYet
 
@@ -117,6 +125,10 @@ def test_an_address_that_all_can_read_is_not_used():
         ("API_TOKEN", lambda: 5, "api_token"),
         ("SHORT_CODE", 48974, "short_code"),
         ("SHORT_CODE", "ọjà", "short_code"),
+        ("SHORT_CODE", "ọjà", "short_codes"),
+        ("SHORT_CODES", "48975", "short_codes"),
+        ("SHORT_CODES", [48975], "short_codes"),
+        ("SHORT_CODES", [""], "short_codes"),
         ("API_URL", "", "api_url"),
         ("API_URL", None, "api_url"),
         ("API_URL", "ftp://example.com/", "api_url"),

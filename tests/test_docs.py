@@ -20,17 +20,19 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission
+from django.contrib import admin
+from django.contrib.auth.models import Group, Permission
 from django.core import mail
 from django.core.management import call_command, get_commands, load_command_class
 from django.core.management.base import BaseCommand
 from django.dispatch import Signal
 from django.test import Client
-from django.urls import reverse
+from django.urls import path, reverse
 from django.utils import timezone
 
 from django_ninebits import checks, client, exceptions, outbox, services, testing, webhook
 from django_ninebits import signals as ninebits_signals
+from django_ninebits.admin import ConversationAdmin
 from django_ninebits.conf import DEFAULTS, conf
 from django_ninebits.inbox import take_in
 from django_ninebits.management.commands import ninebits_status
@@ -40,6 +42,7 @@ from django_ninebits.models import (
     ConsentChange,
     Contact,
     Conversation,
+    ConversationChange,
     Message,
     QuarantinedDelivery,
 )
@@ -47,8 +50,10 @@ from django_ninebits.phone import subscriber_number
 from django_ninebits.simulator import Behaviour
 from tests.deliveries import DOCUMENTED, body
 from tests.settings import BASE_DIR
+from tests.staff import client_of, user
 
 DOCS = BASE_DIR / "docs"
+TEMPLATES = BASE_DIR / "django_ninebits/templates/admin/django_ninebits/conversation"
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
 BLOCK = re.compile(
     r"^(?P<indent> *)```(?:\{code-block\} )?(?P<language>[a-z]+)\n"
@@ -310,7 +315,16 @@ def test_an_answer_makes_of_a_message_what_is_listed(provider, number):
 
 @pytest.mark.parametrize(
     "model",
-    [Attempt, CannedReply, ConsentChange, Contact, Conversation, Message, QuarantinedDelivery],
+    [
+        Attempt,
+        CannedReply,
+        ConsentChange,
+        Contact,
+        Conversation,
+        ConversationChange,
+        Message,
+        QuarantinedDelivery,
+    ],
 )
 def test_every_field_is_there(model):
     listed = rows(section("reference/models.md", f"## `{model.__name__}`"))
@@ -413,7 +427,7 @@ def test_every_fact_about_9bits_says_how_sure_it_is():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_no_block_is_in_a_language_that_nothing_here_reads(page):
-    read = {"apache", "console", "dockerfile", "ini", "json", "nginx", "python", "text"}
+    read = {"apache", "console", "django", "dockerfile", "ini", "json", "nginx", "python", "text"}
     assert {block.language for block in blocks(page)} <= read
 
 
@@ -932,3 +946,70 @@ def test_the_tests_of_receivers_that_are_shown_pass(tutorial):
         project=tutorial.project,
     )
     assert f"{passed} passed" in run.stdout, run.stdout + run.stderr
+
+
+# An inbox of one's own
+
+
+@pytest.fixture
+def own_inbox(settings):
+    """The admin of conversations as the page writes it."""
+    shipped = type(admin.site.get_model_admin(Conversation))
+    inbox = run(code("howto/your-own-inbox.md", "admin.py"))["SupportInbox"]
+    settings.ROOT_URLCONF = (path("admin/", admin.site.urls),)
+    yield inbox
+    admin.site.unregister(Conversation)
+    admin.site.register(Conversation, shipped)
+
+
+@pytest.mark.django_db
+def test_an_inbox_of_ones_own_shows_and_offers_what_it_says(own_inbox, rf):
+    theirs, ours = (
+        testing.receive("Hello", short_code=code).conversation for code in ("48974", "48975")
+    )
+    rights = ("view_conversation", "reply_conversation")
+    anybody, biller = user(*rights), user(*rights, first_name="Bola")
+    biller.groups.add(Group.objects.create(name="Billing"))
+    client = client_of(biller)
+    inbox = client.get(reverse("admin:django_ninebits_conversation_changelist"))
+    assert list(inbox.context["cl"].result_list) == [ours]
+    for row, status in ((ours, 200), (theirs, 404)):
+        address = reverse("admin:django_ninebits_conversation_live", args=[row.pk])
+        assert client.get(address).status_code == status
+    shown: Any = admin.site.get_model_admin(Conversation)
+    assert type(shown) is own_inbox
+    request = rf.get("/")
+    for somebody, codes in ((biller, ["48975"]), (anybody, ["48974"])):
+        request.user = somebody
+        assert shown.get_short_codes(request) == codes
+        assert shown.get_colleagues(request) == [somebody]
+
+
+@pytest.mark.django_db
+def test_a_template_of_ones_own_adds_a_link_to_each_thread(settings, tmp_path):
+    name = "admin/django_ninebits/conversation/change_form.html"
+    own = tmp_path / name
+    own.parent.mkdir(parents=True)
+    own.write_text(code("howto/your-own-inbox.md", f"templates/{name}"))
+    settings.TEMPLATES = [settings.TEMPLATES[0] | {"DIRS": [tmp_path]}]
+    row = testing.receive("Hello").conversation
+    address = reverse("admin:django_ninebits_conversation_change", args=[row.pk])
+    page = client_of(user("view_conversation")).get(address).text
+    assert 'href="https://shop.example/customers/?phone=%2B2348020000000"' in page
+    assert 'id="nb-inbox"' in page
+
+
+def test_the_blocks_of_the_templates_are_listed():
+    listed = rows(section("howto/your-own-inbox.md", "## Your own words and links"))
+    for row in listed:
+        name, blocks_of_it = re.findall("`([^`]*)`", row[0])[0], re.findall("`([^`]*)`", row[1])
+        source = (TEMPLATES / name).read_text()
+        assert re.findall(r"{% block (nb-[\w-]+) %}", source) == blocks_of_it
+    assert len(listed) == 2
+
+
+def test_what_can_be_overridden_is_there():
+    listed = rows(section("howto/your-own-inbox.md", "## Who sees what, and who can be given what"))
+    names = [name for names, _meaning in listed for name in re.findall("`([^`]*)`", names)]
+    assert len(names) > 5
+    assert [name for name in names if not hasattr(ConversationAdmin, name)] == []

@@ -40,6 +40,7 @@ BELOW = {
     "folders": INBOX | {"search", "keyset", "live"},
     "canned": INBOX - {"conf"},
     "composer": INBOX | {"canned"},
+    "trail": INBOX - {"conf"},
     "dispatch": OUTBOX | {"outbox"},
     "services": SERVICES,
     "webhook": INBOX | {"inbox"},

@@ -466,11 +466,11 @@ def test_an_idle_thread_costs_three_queries(viewer, conversation):
     assert [q for q in captured if not q["sql"].startswith("SELECT")] == []
 
 
-def test_a_thread_costs_six_queries(viewer, conversation):
+def test_a_thread_costs_seven_queries(viewer, conversation):
     many_messages(conversation, thread.PAGE)
     with CaptureQueriesContext(connection) as captured:
         read(viewer, conversation)
-    assert len(captured) == 4 + 2
+    assert len(captured) == 4 + 3
 
 
 def test_a_page_that_asks_prolongs_no_session(agent, conversation, settings):

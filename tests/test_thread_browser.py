@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 from django_ninebits import inbox, links, live, outbox, services, thread
 from django_ninebits.exceptions import OutcomeUnknown, Refused
-from django_ninebits.models import Conversation, Message
+from django_ninebits.models import Conversation, ConversationChange, Message
 from tests.deliveries import body
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -100,14 +100,14 @@ def hide(page, is_hidden):
 
 def test_a_text_appears_and_is_announced_and_read_while_a_reply_is_written(page, conversation):
     open_thread(page, conversation)
-    page.locator("textarea").press_sequentially("On its w")
+    page.locator(".nb-textarea").press_sequentially("On its w")
     with marking(page):
         received("Hello?\nAnybody?")
     expect(texts(page)).to_have_text(["Where is my order?", "Hello?\nAnybody?"])
     expect(page.locator("#nb-said")).to_have_text("+2348020000000: Hello?\nAnybody?")
     page.keyboard.type("ay")
-    expect(page.locator("textarea")).to_have_value("On its way")
-    expect(page.locator("textarea")).to_be_focused()
+    expect(page.locator(".nb-textarea")).to_have_value("On its way")
+    expect(page.locator(".nb-textarea")).to_be_focused()
     assert unread() == 0
 
 
@@ -143,13 +143,13 @@ def test_the_reply_of_a_colleague_is_announced_with_the_name(page, conversation)
 
 def test_somebody_who_opts_out_is_shown_to_have_and_a_draft_stays(page, conversation):
     open_thread(page, conversation)
-    page.fill("textarea", "On its way")
+    page.fill(".nb-textarea", "On its way")
     conversation.close(conversation.messages.get().pk)
     expect(page.locator("#nb-status")).to_have_text("closed")
     received("STOP")
     expect(page.locator(".nb-opted-out")).to_contain_text("Opted out since")
     expect(page.locator("#nb-status")).to_have_text("open")
-    expect(page.locator("textarea")).to_have_value("On its way")
+    expect(page.locator(".nb-textarea")).to_have_value("On its way")
 
 
 def test_whoever_reads_above_stays_there_and_is_told_what_has_come(page, conversation):
@@ -224,7 +224,7 @@ def test_an_idle_page_is_told_that_nothing_changed(page, conversation):
 
 def test_a_lost_connection_is_said_and_recovers(page, conversation):
     open_thread(page, conversation)
-    page.fill("textarea", "On its way")
+    page.fill(".nb-textarea", "On its way")
     # Not by an answer of the site: a browser complains of those in its console.
     page.evaluate("() => { window.real = fetch; window.fetch = () => Promise.reject('no'); }")
     expect(page.locator("#nb-live")).to_contain_text("The connection is lost")
@@ -233,12 +233,12 @@ def test_a_lost_connection_is_said_and_recovers(page, conversation):
     page.evaluate("() => { window.fetch = real; }")
     expect(page.locator("#nb-live")).to_have_text("Connected again: the page is up to date.")
     expect(texts(page)).to_have_count(2)
-    expect(page.locator("textarea")).to_have_value("On its way")
+    expect(page.locator(".nb-textarea")).to_have_value("On its way")
 
 
 def test_a_draft_outlives_a_log_out_and_can_be_sent_after_a_log_in(page, conversation):
     open_thread(page, conversation)
-    page.fill("textarea", "On its way")
+    page.fill(".nb-textarea", "On its way")
     page.context.clear_cookies()
     expect(page.locator("#nb-live")).to_contain_text("You are logged out")
     with page.context.expect_page() as opened:
@@ -250,7 +250,7 @@ def test_a_draft_outlives_a_log_out_and_can_be_sent_after_a_log_in(page, convers
     opened.value.close()
     hide(page, False)
     expect(page.locator("#nb-live")).to_have_text("Connected again: the page is up to date.")
-    expect(page.locator("textarea")).to_have_value("On its way")
+    expect(page.locator(".nb-textarea")).to_have_value("On its way")
     page.click(".nb-send")
     expect(page.locator(".nb-notes")).to_have_text("Your reply: queued.")
 
@@ -421,6 +421,7 @@ def test_without_a_script_the_thread_works(page, conversation, chromium, live_se
     ) as plain:
         tab = plain.new_page()
         open_thread(tab, conversation)
+        expect(tab.locator(".nb-keys-open, .nb-keys").filter(visible=True)).to_have_count(0)
         expect(tab.locator(".nb-leads")).to_be_hidden()
         tab.click("summary >> text=shop.ng")
         expect(tab.locator(".nb-leads")).to_contain_text("This link leads to shop.ng")
@@ -451,3 +452,46 @@ def test_whose_it_became_is_shown_and_the_focus_stays(page, conversation):
     conversation.assign(User.objects.create_user("bola", first_name="Bola"))
     expect(page.locator(".nb-handling")).to_contain_text("Assigned to Bola")
     expect(page.locator("#nb-close")).to_be_focused()
+
+
+# The trail
+
+
+def test_it_is_handed_over_with_a_note_that_stands_in_the_thread(page, conversation):
+    User.objects.create_superuser("bola", first_name="Bola")
+    open_thread(page, conversation)
+    page.click("#nb-hand_over")
+    page.select_option("#nb-assignee", label="Bola")
+    page.fill("[name=note]", "She waits since Monday.\nBe kind.")
+    page.click("button.nb-send")
+    expect(page.locator(".nb-change")).to_contain_text("Ada handed it over to Bola")
+    expect(page.locator(".nb-has-note .nb-text")).to_have_text("She waits since Monday.\nBe kind.")
+    expect(page.locator(".nb-handling")).to_contain_text("Assigned to Bola")
+
+
+def test_what_a_colleague_does_is_shown_and_said_and_touches_nothing_that_is_written(
+    page, conversation
+):
+    many_messages(conversation, 2)
+    open_thread(page, conversation)
+    page.click("text=Write an internal note")
+    page.type(".nb-noting textarea", "She may")
+    conversation.note("Order 4471 was returned.", author=User.objects.create_user("bola"))
+    expect(page.locator("[data-id]").last.locator(".nb-has-note")).to_be_visible()
+    expect(page.locator("#nb-said")).to_contain_text("bola noted")
+    expect(page.locator("#nb-said")).to_contain_text("Order 4471 was returned.")
+    page.keyboard.type(" call")
+    page.click("text=Save note")
+    expect(page.locator(".nb-has-note .nb-text").last).to_have_text("She may call")
+
+
+def test_what_was_done_before_the_first_message_comes_with_it(page, conversation):
+    first = conversation.messages.get()
+    ConversationChange.objects.create(conversation=conversation, kind="noted", after=0, note="VIP")
+    many_messages(conversation, thread.PAGE)
+    open_thread(page, conversation)
+    page.locator(".nb-older a").dispatch_event("click")
+    expect(bubble(page, first)).to_be_attached()
+    expect(page.locator("#nb-thread > .nb-trail .nb-text")).to_have_text("VIP")
+    conversation.note("And on", author=None)
+    expect(page.locator(".nb-has-note")).to_have_count(2)

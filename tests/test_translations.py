@@ -188,7 +188,8 @@ def marked(monkeypatch):
 class Reader(HTMLParser):
     """What a person gets to see or to hear of a page."""
 
-    SILENT = {"script", "style", "pre"}
+    # A key is called what stands on it.
+    SILENT = {"script", "style", "pre", "kbd"}
     # Not ``alt``, which Django's own pages write in English, and ours have no images.
     SAID = {"title", "aria-label", "aria-description", "placeholder"}
 

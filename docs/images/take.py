@@ -18,7 +18,7 @@ from django.core.management import call_command
 from playwright.sync_api import sync_playwright
 
 HERE = Path(__file__).parent
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 INBOX = "/admin/django_ninebits/conversation/"
 NOW = datetime(2026, 3, 12, 9, 41, tzinfo=UTC)
 

@@ -58,13 +58,10 @@
     list.hidden = !found.length;
     list.replaceChildren(...found.map(option));
     if (list.hidden) {
-      for (const name of ["role", "aria-expanded", "aria-controls", "aria-activedescendant"]) {
-        text.removeAttribute(name);
-      }
+      text.removeAttribute("aria-controls");
+      text.removeAttribute("aria-activedescendant");
       return;
     }
-    text.setAttribute("role", "combobox");
-    text.setAttribute("aria-expanded", "true");
     text.setAttribute("aria-controls", list.id);
     text.setAttribute("aria-activedescendant", `${list.id}-${active}`);
     list.children[active].scrollIntoView({ block: "nearest" });
@@ -134,5 +131,8 @@
     const reply = data.canned.find(({ pk }) => pk === picker.value);
     put(reply.text, text.selectionStart, text.selectionEnd);
   });
+  // It stays a field of several lines, which no combobox is.
+  text.setAttribute("aria-autocomplete", "list");
+  text.setAttribute("aria-haspopup", "listbox");
   form.querySelector("[data-nb=slash]").hidden = false;
 })();

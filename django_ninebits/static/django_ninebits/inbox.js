@@ -28,7 +28,8 @@
 
   const form = () => document.getElementById("changelist-form");
   const tableIn = (root) => root.querySelector("#result_list");
-  const rowsOf = (table) => Array.from(table.tBodies[0].rows);
+  // In another admin each row may have a body of its own.
+  const rowsOf = (table) => Array.from(table.tBodies).flatMap((body) => Array.from(body.rows));
   const checkboxOf = (row) => row.querySelector("input.action-select");
   const keyOf = (row) => row.querySelector("a[href]")?.pathname;
 
@@ -76,7 +77,8 @@
       form().replaceChildren(...page.getElementById("changelist-form").childNodes);
       const boxes = document.querySelectorAll("tr input.action-select");
       if (boxes.length && window.Actions) {
-        window.Actions(boxes);
+        // The one of unfold asks within what it looks for its parts.
+        window.Actions(boxes, { parent: document });
       }
     } else if (table) {
       const old = rowsOf(table);

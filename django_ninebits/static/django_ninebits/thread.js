@@ -91,6 +91,7 @@
         changed.push(old);
       }
     }
+    const done = graftTrails(known, fresh);
     if (coming.length && !coming.some((message) => known.has(idOf(message)))) {
       // So many have come that those between are not here.
       list().replaceChildren();
@@ -100,7 +101,7 @@
     list().append(...added);
     markDays();
     markNewest();
-    announce(added, changed);
+    announce(added, changed, done);
     unseen.push(...added);
   }
 
@@ -117,6 +118,29 @@
       }
     }
     return isOther;
+  }
+
+  /* What staff did since: below the messages of the page, and above the first. */
+  function graftTrails(known, fresh) {
+    const trails = Array.from(fresh.querySelectorAll(":scope > .nb-messages > [data-id]"))
+      .map((message) => [known.get(idOf(message)), message])
+      .filter(([old]) => old)
+      .map((pair) => pair.map((message) => message.querySelector(".nb-trail")));
+    const changes = () => Array.from(thread.querySelectorAll("[data-change]"));
+    const before = new Set(changes().map((change) => change.dataset.change));
+    for (const [old, trail] of trails) {
+      graft(old, trail);
+    }
+    graftFirstTrail(fresh);
+    return changes().filter((change) => !before.has(change.dataset.change));
+  }
+
+  /* Only the page with the first message knows what was done before it. */
+  function graftFirstTrail(page) {
+    const [old, trail] = [thread, page].map((one) => one.querySelector(":scope > .nb-trail"));
+    if (trail.firstElementChild) {
+      graft(old, trail);
+    }
   }
 
   function focus(message) {
@@ -141,10 +165,11 @@
     shown().at(-1)?.setAttribute("id", "nb-newest");
   }
 
-  function announce(added, changed) {
+  function announce(added, changed, done) {
     const news = changed.filter((message) => !message.classList.contains("nb-sending"));
     const lines = [
       ...news.map((message) => line(message.querySelector(".nb-status").textContent, message)),
+      ...done.map((change) => change.textContent.replace(/\s+/g, " ").trim().slice(0, EXCERPT)),
       ...added.map((message) => line(authorOf(message), message)),
     ];
     if (lines.length) {
@@ -257,6 +282,7 @@
       const oldest = shown().map(idOf).at(0) ?? Infinity;
       const messages = Array.from(page.querySelectorAll(".nb-messages > [data-id]"));
       list().prepend(...messages.filter((message) => idOf(message) < oldest));
+      graftFirstTrail(page);
       markDays();
       markNewest();
       if (older) {
