@@ -274,6 +274,7 @@ class MessageAdmin(DecidingAdmin, ReadOnlyAdmin[Message]):
         "give_up_at",
         "attempts",
         "claimed_at",
+        "claim_token",
         "was_uncertain",
         "override_opt_out",
         "needs_decision",

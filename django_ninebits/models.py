@@ -549,6 +549,11 @@ class Message(models.Model):
         null=True,
         help_text=_("When the latest attempt was begun, by the database's clock, in UTC."),
     )
+    claim_token = models.BigIntegerField(
+        _("claim token"),
+        null=True,
+        help_text=_("Drawn anew for the latest attempt, by the process that made it."),
+    )
     was_uncertain = models.BooleanField(
         _("was uncertain"),
         default=False,

@@ -6,17 +6,18 @@ Whoever loses one of them changes nothing. Between the two no transaction, lock 
 
 import logging
 import random
+import secrets
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import reduce
 from operator import attrgetter, or_
 from typing import Any, NamedTuple, Self
 
-from django.db import Error, OperationalError, transaction
+from django.db import Error, transaction
 from django.db.models import CharField, F, Q, Value
 from django.db.models.functions import Cast, Coalesce
 from django.db.models.lookups import Exact
@@ -25,6 +26,7 @@ from django.utils import timezone
 
 from django_ninebits import client
 from django_ninebits.conf import conf
+from django_ninebits.contention import persistently
 from django_ninebits.exceptions import NotAccepted, OutcomeUnknown, Refused, SendError
 from django_ninebits.models import (
     Attempt,
@@ -49,6 +51,12 @@ CLAIM_GRACE = timedelta(seconds=10)
 #: The pause after the first attempt that 9bits surely did not take, and the longest one.
 FIRST_PAUSE = timedelta(seconds=5)
 LONGEST_PAUSE = timedelta(minutes=10)
+
+#: Seconds for which what a worker has found to be due serves its claims.
+LOOK_EVERY = 0.1
+
+#: Seconds for which a worker that lost a claim to another takes in any order what is as urgent.
+SHARED_FOR = 1.0
 
 #: How many messages one sweep settles at most; the next one takes the rest.
 SWEEP = 1000
@@ -99,18 +107,24 @@ class Outcome:
         return told | accepted
 
 
-def claim_due(limit: int, *, rather_than: int | None = None) -> list[Claim]:
+def claim_due(
+    limit: int, *, rather_than: int | None = None, ahead: "Ahead | None" = None
+) -> list[Claim]:
     """Claim up to ``limit`` messages that are due; each then belongs to the caller alone.
 
-    The message ``rather_than`` is claimed only where there is no other. What may not be sent any
-    more (expired, given up, opted out, not in ``ONLY_TO``) fails on the way. Raises
-    ``ImproperlyConfigured`` before anything is claimed.
+    The message ``rather_than`` is claimed only where there is no other. Whoever claims again and
+    again does it with less effort with the same ``ahead``. What may not be sent any more (expired,
+    given up, opted out, not in ``ONLY_TO``) fails on the way. Raises ``ImproperlyConfigured``
+    before anything is claimed.
     """
-    if rather_than is not None:
-        others = _claim(Message.objects.exclude(pk=rather_than), limit)
-        if others:
-            return others
-    return _claim(Message.objects.all(), limit)
+    ahead = ahead or Ahead()
+    found = ahead.take(limit if rather_than is None else limit + 1)
+    others = [candidate for candidate in found if candidate.pk != rather_than]
+    sendable = _sendable((others or found)[:limit])
+    claims = _claim(sendable)
+    if len(claims) < len(sendable):
+        ahead.share()
+    return claims
 
 
 def is_any_due() -> bool:
@@ -121,7 +135,8 @@ def is_any_due() -> bool:
 
 def send_now(message_id: int) -> None:
     """Send this message in this thread, if it is due and no earlier one holds it back."""
-    for claim in _claim(Message.objects.filter(pk=message_id), 1):
+    found = _Candidate.among(_next(Message.objects.filter(pk=message_id)))
+    for claim in _claim(_sendable(found)):
         record(attempt(claim))
 
 
@@ -152,7 +167,8 @@ def _accept(outcomes: list[Outcome]) -> bool:
     attempts = [(outcome.claim.message_id, outcome.claim.attempt) for outcome in outcomes]
     changes = {"status": Message.Status.SENT, "error": ""}
     with atomic():
-        if not _change_all(attempts, Message.Status.SENDING, changes):
+        if _moved(attempts, Message.Status.SENDING, changes) < len(attempts):
+            transaction.set_rollback(True, using=database())
             return False
         Attempt.objects.using(database()).bulk_create(
             Attempt(message_id=message_id, number=number, **outcome.learnt())
@@ -292,13 +308,10 @@ def _unchanged(message: Message) -> MessageQuerySet:
     return Message.objects.filter(pk=message.pk, status=message.status, attempts=message.attempts)
 
 
-def _change_all(
+def _moved(
     attempts: Iterable[tuple[int, int]], status: Message.Status, changes: dict[str, Any]
-) -> bool:
-    """Change the messages of all these attempts (id, number), or none where one has moved on.
-
-    Within a transaction of the caller's, which is undone then.
-    """
+) -> int:
+    """Change those messages of these attempts (id, number) that have this status → how many."""
     messages = defaultdict[int, list[int]](list)
     for message_id, number in attempts:
         messages[number].append(message_id)
@@ -306,10 +319,7 @@ def _change_all(
     none = Q(pk__in=[])
     # Found by their ids: an index on the status still lists all that had this one of late.
     has_status = Exact(Coalesce("status", Value("")), status)
-    changed = Message.objects.filter(reduce(or_, same, none), has_status).update(**changes)
-    is_all = changed == sum(map(len, messages.values()))
-    transaction.set_rollback(not is_all, using=database())
-    return is_all
+    return Message.objects.filter(reduce(or_, same, none), has_status).update(**changes)
 
 
 class _Candidate(NamedTuple):
@@ -317,6 +327,7 @@ class _Candidate(NamedTuple):
 
     pk: int
     attempts: int
+    priority: int
     text: str
     session_id: str
     ref_id: str
@@ -338,13 +349,48 @@ class _Candidate(NamedTuple):
         return [cls(*row) for row in messages.values_list(*own, *theirs, number)]
 
 
-def _claim(messages: MessageQuerySet, limit: int) -> list[Claim]:
+def _next(messages: MessageQuerySet) -> MessageQuerySet:
+    """Those that may leave now, in the order in which they should."""
     now = timezone.now()
-    in_turn = messages.using(database()).in_turn(now).next_in_conversation(now)
-    candidates = _Candidate.among(in_turn[:limit])
-    if not candidates:
-        return []
-    only_to = conf.only_to
+    return messages.using(database()).in_turn(now).next_in_conversation(now)
+
+
+class Ahead:
+    """What one worker has found for its next claims, since to look costs more than to claim.
+
+    ``number`` is how many it looks for at least. What has changed since is left out when it is
+    claimed; what was queued since waits for the next look.
+    """
+
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
+        self._found: list[_Candidate] = []
+        self._stale_at = 0.0
+        self._shared_until = 0.0
+
+    def take(self, number: int) -> "list[_Candidate]":
+        """So many that are due, or as many as there are."""
+        if len(self._found) < number or time.monotonic() >= self._stale_at:
+            self._look(max(number, self.number))
+        taken, self._found = self._found[:number], self._found[number:]
+        return taken
+
+    def _look(self, number: int) -> None:
+        self._stale_at = time.monotonic() + LOOK_EVERY
+        self._found = _Candidate.among(_next(Message.objects.all())[:number])
+        if time.monotonic() < self._shared_until:
+            random.shuffle(self._found)
+            self._found.sort(key=attrgetter("priority"), reverse=True)
+
+    def share(self) -> None:
+        """Another worker claims the same: look anew, and for a while begin elsewhere than it."""
+        self._found = []
+        self._shared_until = time.monotonic() + SHARED_FOR
+
+
+def _sendable(candidates: list[_Candidate]) -> list[_Candidate]:
+    """Those that may be sent. The others end here."""
+    now, only_to = timezone.now(), conf.only_to
     sendable = []
     for candidate in candidates:
         reason = _why_not(candidate, now, only_to)
@@ -352,12 +398,7 @@ def _claim(messages: MessageQuerySet, limit: int) -> list[Claim]:
             sendable.append(candidate)
         else:
             _end_unsent(candidate, reason)
-    url, token, timeout = conf.api_url, conf.api_token, conf.timeout
-    deadline, now = time.monotonic() + timeout, timezone.now()
-    return [
-        Claim(begun.pk, begun.attempts + 1, _call(begun, now), url, token, deadline)
-        for begun in _begin(sendable, now)
-    ]
+    return sendable
 
 
 def _why_not(candidate: _Candidate, now: datetime, only_to: frozenset[str] | None) -> str | None:
@@ -383,24 +424,43 @@ def _still_queued(candidate: _Candidate) -> MessageQuerySet:
     )
 
 
+def _claim(candidates: list[_Candidate]) -> list[Claim]:
+    if not candidates:
+        return []
+    url, token, timeout = conf.api_url, conf.api_token, conf.timeout
+    deadline, now = time.monotonic() + timeout, timezone.now()
+    return [
+        Claim(begun.pk, begun.attempts + 1, _call(begun, now), url, token, deadline)
+        for begun in _begin(candidates, now)
+    ]
+
+
 def _begin(candidates: list[_Candidate], now: datetime) -> list[_Candidate]:
     """Make queued messages ``sending`` → those with which nobody else was quicker."""
+    attempts = [(candidate.pk, candidate.attempts) for candidate in candidates]
+    token = secrets.randbits(63)
     changes = {
         "status": Message.Status.SENDING,
         "attempts": F("attempts") + 1,
+        "claim_token": token,
         "claimed_at": DatabaseNow(),
         "sent_date": now,
     }
-    attempts = [(candidate.pk, candidate.attempts) for candidate in candidates]
-    # Two who claim some of the same at once may each hold what the other waits for.
-    with suppress(OperationalError), atomic(durable=True):
-        if _change_all(attempts, Message.Status.QUEUED, changes):
-            return candidates
-    with atomic(durable=True):
-        # In one order nobody does.
-        in_order = sorted(candidates, key=attrgetter("pk"))
-        begun = {each for each in in_order if _still_queued(each).update(**changes)}
-    return [candidate for candidate in candidates if candidate in begun]
+
+    def begin() -> int:
+        # Alone, a statement is its transaction, and needs no words to begin and end one.
+        with nullcontext() if transaction.get_autocommit(database()) else atomic(durable=True):
+            return _moved(attempts, Message.Status.QUEUED, changes)
+
+    # Where a connection broke it may have been done all the same: the token tells.
+    if persistently(begin, passes=lambda _error: True) == len(candidates):
+        return candidates
+    ids = [candidate.pk for candidate in candidates]
+    claimed = Message.objects.using(database()).filter(
+        pk__in=ids, status=Message.Status.SENDING, claim_token=token
+    )
+    mine = set(claimed.values_list("pk", flat=True))
+    return [candidate for candidate in candidates if candidate.pk in mine]
 
 
 def _call(candidate: _Candidate, now: datetime) -> dict[str, str]:

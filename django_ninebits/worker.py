@@ -115,6 +115,7 @@ class Worker:
         # A signal handler may put into it whatever the thread it interrupts is doing; an Event has
         # a lock that this thread may be holding.
         self._wake: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._ahead = outbox.Ahead(2 * concurrency)
         self._in_flight: set[Future[outbox.Outcome]] = set()
         self._unrecorded: list[outbox.Outcome] = []
         self._next_sweep = 0.0
@@ -167,7 +168,10 @@ class Worker:
 
     def _claim(self) -> list[outbox.Claim]:
         slots = self._breaker.slots(len(self._in_flight))
-        return outbox.claim_due(slots, rather_than=self._breaker.last_message) if slots else []
+        if not slots:
+            return []
+        last = self._breaker.last_message
+        return outbox.claim_due(slots, rather_than=last, ahead=self._ahead)
 
     def _record(self) -> None:
         self._collect()

@@ -10,9 +10,9 @@ PACKAGE = Path(django_ninebits.__file__).parent
 #: What each module of the package may import of the package: what stands below it.
 GROUND = {"__init__", "conf", "exceptions", "phone", "placeholders", "plain", "segments", "signals"}
 WIRE = GROUND | {"wire"}
-OUTBOX = WIRE | {"client", "models"}
 INBOX = WIRE | {"models", "contention"}
-SERVICES = OUTBOX | {"outbox", "contention", "dispatch"}
+OUTBOX = INBOX | {"client"}
+SERVICES = OUTBOX | {"outbox", "dispatch"}
 EVERYTHING = SERVICES | {"services", "inbox", "webhook", "worker"}
 
 BELOW = {
@@ -44,7 +44,7 @@ BELOW = {
     "dispatch": OUTBOX | {"outbox"},
     "services": SERVICES,
     "webhook": INBOX | {"inbox"},
-    "worker": OUTBOX | INBOX | {"outbox", "inbox"},
+    "worker": OUTBOX | {"outbox", "inbox"},
     "simulator": {"__init__", "wire"},
 }
 

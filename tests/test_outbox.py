@@ -1,3 +1,4 @@
+import random
 import re
 import threading
 import time
@@ -444,12 +445,17 @@ def test_an_outcome_is_that_of_one_message():
     assert (fresh(first).status, fresh(second).status) == ("sending", "sent")
 
 
-def test_a_thousand_messages_cost_160_statements_fifty_at_a_time(django_assert_num_queries):
+@pytest.mark.django_db(transaction=True)
+def test_a_thousand_messages_cost_110_statements_fifty_at_a_time(
+    django_assert_num_queries, monkeypatch
+):
+    monkeypatch.setattr(outbox, "LOOK_EVERY", 60.0)
     services.send_many({"to": f"080200{n:05}", "text": "Hello"} for n in range(1000))
-    # What is next; the claims in a transaction; what became of them in another.
-    with django_assert_num_queries(20 * (1 + 3 + 4)):
+    ahead = outbox.Ahead(100)
+    # What is next, for two claims; the claim, alone; what became of it, in a transaction.
+    with django_assert_num_queries(10 + 20 * (1 + 4)):
         for _ in range(20):
-            claims = outbox.claim_due(50)
+            claims = outbox.claim_due(50, ahead=ahead)
             assert outbox.record_together([outbox.Outcome(claim, None) for claim in claims]) == []
     assert not Message.objects.exclude(status="sent").exists()
 
@@ -510,19 +516,132 @@ def test_what_others_claim_meanwhile_is_left_to_them(monkeypatch):
     assert (fresh(first).attempts, fresh(second).attempts) == (1, 1)
 
 
-def test_claimers_who_wait_for_each_other_claim_one_by_one(monkeypatch):
-    first, second = queued(), queued(to=OTHER)
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_done", [False, True])
+def test_a_claim_of_which_the_connection_says_nothing_is_looked_for(is_done, monkeypatch):
+    message, moved, tries = queued(), outbox._moved, []
 
-    def deadlock(*_):
-        raise OperationalError("deadlock")
+    def break_off(*claim):
+        tries.append(claim)
+        if len(tries) == 1:
+            if is_done:
+                moved(*claim)
+            raise OperationalError("gone")
+        return moved(*claim)
 
-    monkeypatch.setattr(outbox, "_change_all", deadlock)
-    claims = outbox.claim_due(2)
-    assert [(claim.message_id, claim.attempt) for claim in claims] == [
-        (first.pk, 1),
-        (second.pk, 1),
-    ]
-    assert {fresh(first).status, fresh(second).status} == {"sending"}
+    monkeypatch.setattr(outbox, "_moved", break_off)
+    assert [(claim.message_id, claim.attempt) for claim in outbox.claim_due(1)] == [(message.pk, 1)]
+    assert (fresh(message).status, fresh(message).attempts, len(tries)) == ("sending", 1, 2)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_claim_that_others_hold_up_is_made_once_they_let_go(monkeypatch):
+    message, moved, tries = queued(), outbox._moved, []
+
+    def deadlock(*claim):
+        tries.append(claim)
+        if len(tries) == 1:
+            raise OperationalError(1213, "Deadlock found when trying to get lock")
+        return moved(*claim)
+
+    monkeypatch.setattr(outbox, "_moved", deadlock)
+    assert [claim.message_id for claim in outbox.claim_due(1)] == [message.pk]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nothing_is_claimed_within_a_transaction_of_the_hosts():
+    message = queued()
+    with transaction.atomic(), pytest.raises(RuntimeError, match="durable"):
+        outbox.claim_due(1)
+    assert fresh(message).status == "queued"
+
+
+def several(number, **kwargs):
+    return [queued(to=f"+23480900000{tail:02}", **kwargs) for tail in range(number)]
+
+
+def ids_of(claims):
+    return [claim.message_id for claim in claims]
+
+
+@pytest.fixture
+def far_ahead(monkeypatch):
+    """As if no time passed between two claims."""
+    monkeypatch.setattr(outbox, "LOOK_EVERY", 60.0)
+    monkeypatch.setattr(outbox, "SHARED_FOR", 60.0)
+    return outbox.Ahead(4)
+
+
+def test_a_worker_looks_once_for_several_claims(far_ahead):
+    messages = several(4)
+    with CaptureQueriesContext(connection) as captured:
+        claims = outbox.claim_due(1, ahead=far_ahead) + outbox.claim_due(3, ahead=far_ahead)
+    assert ids_of(claims) == [message.pk for message in messages]
+    assert len([query for query in captured if "ORDER BY" in query["sql"]]) == 1
+
+
+def test_a_worker_looks_again_where_it_has_found_too_few(far_ahead):
+    several(6)
+    assert len(outbox.claim_due(2, ahead=far_ahead)) == 2
+    assert len(outbox.claim_due(4, ahead=far_ahead)) == 4
+
+
+def test_what_comes_meanwhile_waits_for_the_next_look(far_ahead):
+    several(3, priority=Message.BULK)
+    outbox.claim_due(1, ahead=far_ahead)
+    urgent = queued()
+    assert urgent.pk not in ids_of(outbox.claim_due(1, ahead=far_ahead))
+
+
+def test_what_was_found_serves_only_for_a_moment(monkeypatch):
+    monkeypatch.setattr(outbox, "LOOK_EVERY", 0.0)
+    several(3, priority=Message.BULK)
+    ahead = outbox.Ahead(3)
+    outbox.claim_due(1, ahead=ahead)
+    urgent = queued()
+    assert ids_of(outbox.claim_due(1, ahead=ahead)) == [urgent.pk]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"status": "cancelled"}, {"status": "sending", "attempts": 1}, {"attempts": 1}]
+)
+def test_what_has_changed_since_it_was_found_is_not_claimed(far_ahead, changes):
+    _first, second, third = several(3)
+    outbox.claim_due(1, ahead=far_ahead)
+    changed(second, **changes)
+    assert ids_of(outbox.claim_due(2, ahead=far_ahead)) == [third.pk]
+
+
+def test_what_has_expired_since_it_was_found_is_not_claimed(far_ahead):
+    _first, second = several(2, expires_at=timezone.now() + timedelta(seconds=0.3))
+    outbox.claim_due(1, ahead=far_ahead)
+    time.sleep(0.3)
+    assert outbox.claim_due(1, ahead=far_ahead) == []
+    assert (fresh(second).status, fresh(second).error) == ("failed", outbox.EXPIRED)
+
+
+def lose_a_claim(ahead):
+    """To another worker → what is left."""
+    _first, second, third, fourth = several(4, priority=Message.BULK)
+    outbox.claim_due(1, ahead=ahead)
+    changed(second, status="sending", attempts=1)
+    assert outbox.claim_due(1, ahead=ahead) == []
+    return third, fourth
+
+
+def test_whoever_lost_a_claim_begins_elsewhere_but_with_what_is_urgent(far_ahead, monkeypatch):
+    monkeypatch.setattr(random, "shuffle", list.reverse)
+    third, fourth = lose_a_claim(far_ahead)
+    urgent = queued()
+    claims = outbox.claim_due(3, ahead=far_ahead)
+    assert ids_of(claims) == [urgent.pk, fourth.pk, third.pk]
+
+
+def test_a_while_after_a_lost_claim_all_leave_in_their_order_again(far_ahead, monkeypatch):
+    monkeypatch.setattr(random, "shuffle", list.reverse)
+    monkeypatch.setattr(outbox, "SHARED_FOR", 0.0)
+    third, fourth = lose_a_claim(far_ahead)
+    assert ids_of(outbox.claim_due(2, ahead=far_ahead)) == [third.pk, fourth.pk]
 
 
 def test_messages_of_several_attempts_are_claimed_together():
