@@ -316,10 +316,9 @@ def _moved(
     for message_id, number in attempts:
         messages[number].append(message_id)
     same = (Q(attempts=number, pk__in=ids) for number, ids in messages.items())
-    none = Q(pk__in=[])
     # Found by their ids: an index on the status still lists all that had this one of late.
     has_status = Exact(Coalesce("status", Value("")), status)
-    return Message.objects.filter(reduce(or_, same, none), has_status).update(**changes)
+    return Message.objects.filter(reduce(or_, same), has_status).update(**changes)
 
 
 class _Candidate(NamedTuple):

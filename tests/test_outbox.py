@@ -620,6 +620,16 @@ def test_what_has_expired_since_it_was_found_is_not_claimed(far_ahead):
     assert (fresh(second).status, fresh(second).error) == ("failed", outbox.EXPIRED)
 
 
+@pytest.mark.parametrize("changes", [{"status": "sent"}, {"attempts": 1}])
+def test_what_has_changed_since_it_was_found_does_not_end(far_ahead, changes):
+    _first, second = several(2)
+    changed(second, give_up_at=timezone.now())
+    outbox.claim_due(1, ahead=far_ahead)
+    changed(second, **changes)
+    assert outbox.claim_due(1, ahead=far_ahead) == []
+    assert fresh(second).status == changes.get("status", "queued")
+
+
 def lose_a_claim(ahead):
     """To another worker → what is left."""
     _first, second, third, fourth = several(4, priority=Message.BULK)
@@ -651,6 +661,12 @@ def test_messages_of_several_attempts_are_claimed_together():
         (first.pk, 1),
         (second.pk, 4),
     ]
+
+
+@pytest.mark.parametrize("error", [Refused("no"), OutcomeUnknown("silence")])
+def test_a_conversation_whose_message_went_wrong_needs_a_decision(error):
+    message = attempted(queued(), error)
+    assert message.conversation.undecided_since == message.created_at
 
 
 def test_the_conversation_is_written_before_a_message_that_fails():
@@ -1168,6 +1184,21 @@ def test_what_a_lost_attempt_learns_late_is_kept_instead():
     outbox.settle_lost()
     outbox.record(outbox.Outcome(claim, Refused("No", http_status=422)))
     assert tries(message) == [(1, "refused", 422, "No")]
+
+
+def test_what_is_learnt_late_is_kept_of_that_attempt_alone():
+    message = queued()
+    attempted(message, Refused("busy"))
+    other = queued(to=OTHER)
+    attempted(other, Refused("busy"))
+    changed(message, status="queued")
+    claim = lost(message)
+    changed(other, status="queued")
+    attempted(other, Refused("busy"))
+    outbox.settle_lost()
+    outbox.record(outbox.Outcome(claim, Refused("No")))
+    assert [said for *_, said in tries(message)] == ["busy", "No"]
+    assert [said for *_, said in tries(other)] == ["busy", "busy"]
 
 
 def test_what_an_attempt_learns_of_a_message_that_has_moved_on_is_kept():
