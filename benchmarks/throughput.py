@@ -85,9 +85,10 @@ def by_the_client(provider: Provider, number: int, in_flight: int) -> float:
     return provider.rate()
 
 
-def by_workers(provider: Provider, workers: int, in_flight: int) -> float:
+def by_workers(provider: Provider, workers: int, in_flight: int, core: int | None) -> float:
     told = {"API_URL": provider.url}
-    command = [sys.executable, "-m", "django", "ninebits_worker", "--once"]
+    command = [] if core is None else ["taskset", "--cpu-list", str(core)]
+    command += [sys.executable, "-m", "django", "ninebits_worker", "--once"]
     command += [f"--concurrency={in_flight // workers}"]
     processes = [
         subprocess.Popen(
@@ -111,13 +112,14 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=10_000)
     parser.add_argument("--in-flight", type=int, default=64)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--core", type=int, help="bind the workers to this core, on Linux")
     parser.add_argument("--answer-after", type=float, default=0.05, metavar="SECONDS")
     options = parser.parse_args()
     ceiling = options.in_flight / options.answer_after
     provider = Provider(options.answer_after)
     with outbox(options.messages):
         alone = by_the_client(provider, options.messages, options.in_flight)
-        worked = by_workers(provider, options.workers, options.in_flight)
+        worked = by_workers(provider, options.workers, options.in_flight, options.core)
     print(f"{connection.vendor}, {options.in_flight} in flight, {options.workers} worker(s)")
     print(f"ceiling          {ceiling:7.0f} a second")
     print(f"the client alone {alone:7.0f} a second, {alone / ceiling:.2f} of the ceiling")
