@@ -44,7 +44,8 @@ screenshots: .venv/installed-test
 	PYTHONPATH=. $(BIN)/python docs/images/take.py
 
 # Those that survive are listed with the reason in tests/MUTANTS.md. One at a time: they share a
-# database.
+# database. And beside nothing else: mutmut ends what takes too long by a process number, which may be
+# another's by then.
 mutants: .venv/installed-mutants
 	$(BIN)/mutmut run --max-children 1
 	$(BIN)/mutmut results
