@@ -123,9 +123,15 @@ class HandlingAdmin(BulkAdmin):
         following = self._next(request) if is_done else conversation
         return self._path("change", following) if following else self._path("changelist")
 
-    def _path(self, page: str, conversation: Conversation | None = None) -> str:
+    def _path(
+        self,
+        page: str,
+        conversation: Conversation | None = None,
+        query: dict[str, str] | None = None,
+    ) -> str:
         args = [conversation.pk] if conversation else []
-        return reverse(f"{self.admin_site.name}:django_ninebits_conversation_{page}", args=args)
+        name = f"{self.admin_site.name}:django_ninebits_conversation_{page}"
+        return reverse(name, args=args, query=query)
 
     def _next(self, request: HttpRequest) -> Conversation | None:
         """Whoever waits longest, for this user or for anybody."""

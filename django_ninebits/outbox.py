@@ -413,14 +413,11 @@ def _why_not(candidate: _Candidate, now: datetime, only_to: frozenset[str] | Non
 
 
 def _end_unsent(candidate: _Candidate, reason: str) -> None:
-    for message in _still_queued(candidate):
-        end(message, reason)
-
-
-def _still_queued(candidate: _Candidate) -> MessageQuerySet:
-    return Message.objects.using(database()).filter(
+    still_queued = Message.objects.using(database()).filter(
         pk=candidate.pk, status=Message.Status.QUEUED, attempts=candidate.attempts
     )
+    for message in still_queued:
+        end(message, reason)
 
 
 def _claim(candidates: list[_Candidate]) -> list[Claim]:

@@ -16,7 +16,6 @@ from django.contrib import messages
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import gettext_noop
 
@@ -343,16 +342,12 @@ class StartingAdmin(ThreadAdmin):
         """Of the form with this key; without one, of the page that asks for the number."""
         query = {TO: between.number, FROM: between.code}
         query |= {CHANGE: "1"} if ref_id is None else {"compose": str(ref_id)}
-        return self._named(request, "add", query=query)
+        return self._path("add", query=query | _kept(request))
 
     def _thread_of(self, request: HttpRequest, conversation: Conversation) -> str:
         # The address of a form that nobody has sent, as a thread is opened by a link.
-        query = {"compose": str(uuid.uuid4())}
-        return f"{self._named(request, 'change', conversation.pk, query=query)}#nb-newest"
-
-    def _named(self, request: HttpRequest, name: str, *args: Any, query: dict[str, str]) -> str:
-        name = f"{self.admin_site.name}:django_ninebits_conversation_{name}"
-        return reverse(name, args=args, query=query | _kept(request))
+        query = {"compose": str(uuid.uuid4()), **_kept(request)}
+        return f"{self._path('change', conversation, query)}#nb-newest"
 
 
 def _asked(request: HttpRequest, codes: list[str]) -> StartForm:

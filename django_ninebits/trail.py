@@ -16,10 +16,17 @@ from django_ninebits.models import Conversation, ConversationChange, database
 LONGEST_NOTE = 2000
 
 
+class NoteField(forms.CharField):
+    """Counts the end of a line, which browsers post as CRLF, as the one character that it is."""
+
+    def to_python(self, value: Any) -> str:
+        return (super().to_python(value) or "").replace("\r\n", "\n")
+
+
 class NoteForm(forms.Form):
     """A note for colleagues: whatever becomes of it, it is sent to nobody."""
 
-    note = forms.CharField(
+    note = NoteField(
         label=_("Internal note"),
         max_length=LONGEST_NOTE,
         widget=forms.Textarea(attrs={"rows": 2, "dir": "auto"}),
@@ -29,11 +36,6 @@ class NoteForm(forms.Form):
 
     def __init__(self, data: Mapping[str, Any] | None = None) -> None:
         super().__init__(data, label_suffix="", auto_id="nb-%s")
-
-    def clean_note(self) -> str:
-        note: str = self.cleaned_data["note"]
-        # As browsers write the ends of lines.
-        return note.replace("\r\n", "\n")
 
 
 def changes_of(

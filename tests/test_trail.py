@@ -298,6 +298,12 @@ def test_a_note_of_the_longest_is_kept(client, conversation):
     assert ConversationChange.objects.get().note == "₦" * trail.LONGEST_NOTE
 
 
+def test_a_note_is_as_long_as_its_writer_was_told_also_in_several_lines(client, conversation):
+    half = "n" * (trail.LONGEST_NOTE // 2)
+    note(client, conversation, f"{half}\r\n{half[1:]}")
+    assert ConversationChange.objects.get().note == f"{half}\n{half[1:]}"
+
+
 def test_a_note_whose_author_was_logged_out_is_shown_to_be_copied(conversation):
     given = {"note": "Call her on Monday", "keep": "1"}
     response = Client().post(page_of(conversation), given)
