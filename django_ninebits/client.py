@@ -12,6 +12,7 @@ import html
 import http.client
 import io
 import json
+import math
 import os
 import queue
 import socket
@@ -67,7 +68,7 @@ def send(call: Mapping[str, str], *, url: str, token: str, deadline: float) -> A
     _attempt.deadline = deadline
     _attempt.may_have_left = False
     try:
-        status, headers, body = _exchange(call, url, token)
+        status, headers, body = _line(url).post(call, token)
         answer = Answer(status, _excerpt(body, token))
         problem = _problem(answer, body, headers)
     except Exception as error:  # noqa: BLE001 - none may leave the attempt undecided
@@ -79,22 +80,7 @@ def send(call: Mapping[str, str], *, url: str, token: str, deadline: float) -> A
     return answer
 
 
-def _exchange(
-    call: Mapping[str, str], url: str, token: str
-) -> tuple[int, Mapping[str, str], bytes]:
-    response = _line(url).post(call, token)
-    try:
-        body = b""
-        while len(body) <= MAX_ANSWER and (chunk := response.read(8192)):
-            body += chunk
-    finally:
-        # Unless the answer was read to its end, the connection ends with it.
-        response.close()
-        response.release_conn()
-    return response.status, response.headers, body
-
-
-def _problem(answer: Answer, body: bytes, headers: Mapping[str, str]) -> SendError | None:
+def _problem(answer: Answer, body: bytes, headers: http.client.HTTPMessage) -> SendError | None:
     """What the answer means for the message; ``None`` if it was accepted."""
     status = answer.status
     if 200 <= status < 300:
@@ -116,7 +102,7 @@ def _described(http_status: int, status: int) -> str:
     return str(status) if http_status == status else f"{http_status} with status_code {status}"
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
+def _retry_after(headers: http.client.HTTPMessage) -> float | None:
     """Seconds, from seconds or a date. What cannot be read asks for nothing."""
     written = headers.get("Retry-After", "").strip()
     if written.isascii() and written.isdigit():
@@ -176,12 +162,19 @@ class _Attempt(threading.local):
 _attempt = _Attempt()
 
 
+_Plain = http.client.HTTPConnection
+
+
 class _Connection(HTTPConnection):
     """Notes when the request begins to leave, and keeps every step to the deadline."""
 
-    idle_since: float | None = None
+    idle_since = math.inf
     #: Of a request that is being put together.
     parts: list[bytes] | None = None
+
+    # urllib3's own would leave headers out where they are asked to.
+    putrequest = _Plain.putrequest
+    putheader = _Plain.putheader
 
     def _new_conn(self) -> socket.socket:
         self.sock = self._connected()
@@ -209,21 +202,20 @@ class _Connection(HTTPConnection):
         super()._tunnel()
         self.sock.settimeout(_attempt.remaining())
 
-    def request(self, *args: Any, **options: Any) -> None:
+    def post(
+        self, target: str, body: bytes, headers: Mapping[str, str]
+    ) -> http.client.HTTPResponse:
         """In one piece: a head that leaves before its body costs as much again."""
         parts: list[bytes] = []
         self.parts = parts
         try:
-            super().request(*args, **options)
+            _Plain.request(self, "POST", target, body, headers)
         finally:
-            # Whatever is sent next, such as to a proxy, leaves at once.
             self.parts = None
-        whole = b"".join(parts)
-        if self.sock is None:
-            self.connect()
         self.sock.settimeout(_attempt.remaining())
         _attempt.may_have_left = True
-        super().send(whole)
+        super().send(b"".join(parts))
+        return _Plain.getresponse(self)
 
     def send(self, data: Any) -> None:
         if self.parts is not None:
@@ -266,24 +258,51 @@ class _UntilDeadline(io.RawIOBase):
 
 
 class _Pool(HTTPConnectionPool):
-    """Does not reuse what has been idle for long. (urllib3 drops what is known to be closed.)"""
+    """Connects with all that urllib3 knows of TLS, certificates and proxies; speaks without it.
+
+    A third of what a call costs is what ``urlopen`` does beside that: pools, retries, redirects,
+    decoding. None of it is wanted here.
+    """
 
     ConnectionCls = _Connection
 
-    def urlopen(self, *args: Any, **kwargs: Any) -> Any:
-        # urllib3 1.26 would take an answer that is cut off for a whole one.
-        return super().urlopen(*args, enforce_content_length=True, **kwargs)
+    def post(
+        self, target: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        """The answer, and its body as far as that is read. Raises what ``http.client`` does."""
+        connection = self._get_conn()
+        is_read = False
+        try:
+            if connection.sock is None:
+                self._connect(connection, _is_passed_on(target))
+            with connection.post(target, body, headers) as response:
+                answer = response.read(MAX_ANSWER + 1)
+                if response.length and len(answer) <= MAX_ANSWER:
+                    raise http.client.IncompleteRead(answer, response.length)
+                is_read = response.isclosed()
+        finally:
+            # Unless the answer was read to its end, the connection ends with it.
+            if not is_read:
+                connection.close()
+            self._put_conn(connection)
+        return response, answer
+
+    def _connect(self, connection: Any, is_passed_on: bool) -> None:
+        if self.proxy is not None and not is_passed_on:
+            # Through a tunnel, which this asks for as it connects.
+            self._prepare_proxy(connection)
+        else:
+            connection.connect()
 
     def _get_conn(self, timeout: float | None = None) -> Any:
+        """Not what has been idle for long. (urllib3 drops what is known to be closed.)"""
         connection: Any = super()._get_conn(timeout)
-        idle_since = connection.idle_since
-        if idle_since is not None and time.monotonic() - idle_since > MAX_IDLE:
+        if time.monotonic() - connection.idle_since > MAX_IDLE:
             connection.close()
         return connection
 
     def _put_conn(self, connection: Any) -> None:
-        if connection is not None:
-            connection.idle_since = time.monotonic()
+        connection.idle_since = time.monotonic()
         super()._put_conn(connection)
 
 
@@ -295,6 +314,11 @@ class _TLSPool(_Pool, HTTPSConnectionPool):
     """The same over TLS."""
 
     ConnectionCls = _TLSConnection
+
+
+def _is_passed_on(target: str) -> bool:
+    """Whether a proxy reads the call and passes it on. (Only such a one is told a whole URL.)"""
+    return not target.startswith("/")
 
 
 _POOLS = {"http": _Pool, "https": _TLSPool}
@@ -317,34 +341,28 @@ class _Adapter(HTTPAdapter):
         proxies, verify, cert = (settings[name] for name in ("proxies", "verify", "cert"))
         pool: Any = self.get_connection_with_tls_context(request, verify, proxies, cert)
         self.cert_verify(pool, request.url, verify, cert)  # type: ignore[no-untyped-call]
-        return _Line(pool, self.request_url(request, proxies), dict(request.headers))
+        target, headers = self.request_url(request, proxies), dict(request.headers)
+        if _is_passed_on(target):
+            headers |= pool.proxy_headers
+        return _Line(pool, target, headers)
 
 
 @dataclass(frozen=True)
 class _Line:
     """All that is the same for every call to a URL. Most of what ``requests`` does is."""
 
-    pool: Any
+    pool: _Pool
     target: str
     headers: dict[str, str]
 
-    def post(self, call: Mapping[str, str], token: str) -> Any:
-        """Post ``call``, and leave the answer's body to be read."""
+    def post(
+        self, call: Mapping[str, str], token: str
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """Post ``call`` → the answer's status, headers and body, or the start of a long one."""
         body = json.dumps(dict(call)).encode()
         own = {"Content-Length": str(len(body)), "Authorization": f"Bearer {token}"}
-        return self.pool.urlopen(
-            "POST",
-            self.target,
-            body,
-            self.headers | own,
-            timeout=_attempt.remaining(),
-            retries=False,
-            # Redirects are answers like others: the token goes to no other address.
-            redirect=False,
-            assert_same_host=False,
-            preload_content=False,
-            decode_content=False,
-        )
+        response, answer = self.pool.post(self.target, body, self.headers | own)
+        return response.status, response.headers, answer
 
 
 def _new_line(url: str) -> _Line:

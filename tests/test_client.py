@@ -675,6 +675,46 @@ def test_a_call_through_a_proxy_is_accepted(through):
 
 
 @pytest.mark.usefixtures("trusted")
+def test_a_tunnel_is_used_again(through):
+    def twice(server, connection):
+        for _ in range(2):
+            server.read(connection)
+            connection.sendall(OK)
+
+    with serving(over_tls(twice), "https") as server, serving(relay(server.port)) as proxy:
+        through(f"http://127.0.0.1:{proxy.port}")
+        assert [post(server.url).status, post(server.url).status] == [200, 200]
+    assert proxy.connections == 1
+
+
+@pytest.mark.usefixtures("trusted")
+def test_only_the_proxy_is_told_its_password(through):
+    with (
+        serving(over_tls(answering(OK)), "https") as server,
+        serving(relay(server.port)) as proxy,
+    ):
+        through(f"http://user:hunter2@127.0.0.1:{proxy.port}")
+        post(server.url)
+    assert b"Proxy-Authorization: Basic dXNlcjpodW50ZXIy" in proxy.received[0]
+    assert b"Proxy-Authorization" not in server.received[0]
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_passes_a_call_on_is_told_its_whole_url(monkeypatch, through, scheme):
+    speak = answering(OK) if scheme == "http" else over_tls(answering(OK))
+    with serving(speak) as proxy:
+        through("")
+        address = f"{scheme}://user:hunter2@127.0.0.1:{proxy.port}"
+        monkeypatch.setenv("http_proxy", address)
+        assert post("http://nine.test/sendsms").status == 200
+    head = proxy.received[0].split(b"\r\n\r\n")[0].split(b"\r\n")
+    assert head[0] == b"POST http://nine.test/sendsms HTTP/1.1"
+    assert b"Proxy-Authorization: Basic dXNlcjpodW50ZXIy" in head
+    assert b"Host: nine.test" in head
+
+
+@pytest.mark.usefixtures("trusted")
 def test_silence_behind_a_proxy_is_uncertain(through):
     with serving(over_tls(silent), "https") as server, serving(relay(server.port)) as proxy:
         through(f"http://127.0.0.1:{proxy.port}")
