@@ -161,7 +161,7 @@ class _Attempt(threading.local):
 
 _attempt = _Attempt()
 
-
+#: What speaks, without what urllib3 adds to it.
 _Plain = http.client.HTTPConnection
 
 
