@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -353,7 +353,8 @@ class _Line:
 
     pool: _Pool
     target: str
-    headers: dict[str, str]
+    #: They may hold the password of a proxy.
+    headers: dict[str, str] = field(repr=False)
 
     def post(
         self, call: Mapping[str, str], token: str

@@ -714,6 +714,14 @@ def test_a_proxy_that_passes_a_call_on_is_told_its_whole_url(monkeypatch, throug
     assert b"Host: nine.test" in head
 
 
+def test_a_line_does_not_show_the_password_of_its_proxy(monkeypatch, through):
+    through("")
+    monkeypatch.setenv("http_proxy", "http://user:hunter2@127.0.0.1:1")
+    line = client._line("http://nine.test/sendsms")
+    assert line.headers["Proxy-Authorization"] == "Basic dXNlcjpodW50ZXIy"
+    assert "dXNlcjpodW50ZXIy" not in repr(line)
+
+
 @pytest.mark.usefixtures("trusted")
 def test_silence_behind_a_proxy_is_uncertain(through):
     with serving(over_tls(silent), "https") as server, serving(relay(server.port)) as proxy:
