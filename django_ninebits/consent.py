@@ -4,6 +4,7 @@ Only a text that is exactly one of the words says so, and it counts from the mom
 """
 
 import logging
+from collections.abc import Callable
 from datetime import datetime
 
 from django.core.exceptions import ImproperlyConfigured
@@ -25,14 +26,20 @@ def meaning(text: str) -> ConsentChange.Became | None:
 
 
 def words() -> tuple[frozenset[str], frozenset[str]]:
-    """Those that opt out and those that opt in; the defaults where the settings are wrong."""
+    """Those that opt out and those that opt in; of a list that is wrong, the defaults."""
+    return (
+        _or_defaults("OPT_OUT_WORDS", lambda: conf.opt_out_words),
+        _or_defaults("OPT_IN_WORDS", lambda: conf.opt_in_words),
+    )
+
+
+def _or_defaults(key: str, read: Callable[[], frozenset[str]]) -> frozenset[str]:
     try:
-        return conf.opt_out_words, conf.opt_in_words
+        return read()
     except ImproperlyConfigured as problem:
         # Neither a text nor an opt-out may be lost by a mistake in the settings.
-        logger.error("STOP and START are read by their default words: %s", problem)
-        default, opposite = DEFAULTS["OPT_OUT_WORDS"], DEFAULTS["OPT_IN_WORDS"]
-        return frozenset(map(normal, default)), frozenset(map(normal, opposite))
+        logger.error("The default words are read instead: %s", problem)
+        return frozenset(map(normal, DEFAULTS[key]))
 
 
 def heed(message: Message, said_at: datetime) -> None:
@@ -44,16 +51,17 @@ def heed(message: Message, said_at: datetime) -> None:
     became = meaning(message.text)
     if became is None:
         return
-    is_out = became == ConsentChange.Became.OPTED_OUT
     contact = message.conversation.contact
-    mine = Contact.objects.filter(Q(consent_at=None) | Q(consent_at__lte=said_at), pk=contact.pk)
-    change = {"opted_out_at": message.created_at if is_out else None, "consent_at": said_at}
-    if mine.filter(opted_out_at__isnull=is_out).update(**change):
+    mine = Contact.objects.filter(pk=contact.pk)
+    # Written first, even where it changes nothing more, so that a word which comes at the same
+    # instant on another short code is waited for before anybody looks what is so already.
+    if not mine.filter(Q(consent_at=None) | Q(consent_at__lte=said_at)).update(consent_at=said_at):
+        return
+    is_out = became == ConsentChange.Became.OPTED_OUT
+    opted_out_at = message.created_at if is_out else None
+    if mine.filter(opted_out_at__isnull=is_out).update(opted_out_at=opted_out_at):
         ConsentChange.objects.create(
             contact=contact, message=message, became=became, changed_at=message.created_at
         )
         # Receivers get this instance: what they save of it must not undo the change.
-        contact.opted_out_at, contact.consent_at = change["opted_out_at"], said_at
-    else:
-        # Said once more: that changes nothing, but is the latest word.
-        mine.update(consent_at=said_at)
+        contact.opted_out_at, contact.consent_at = opted_out_at, said_at

@@ -76,14 +76,15 @@ def take_in(body: bytes) -> TakenIn:
         return _quarantine(body, [f"It could not be stored: {type(error).__name__}."])
 
 
-def keep(body: bytes) -> TakenIn:
+def keep(body: bytes, *, arrived_at: datetime | None = None) -> TakenIn:
     """Store the text in ``body``, or find that it is there already.
 
-    Raises ``DeliveryNotUnderstood``, ``CannotStoreNow``, or what else the database says.
+    ``arrived_at``: when it came, if that was not just now. Raises ``DeliveryNotUnderstood``,
+    ``CannotStoreNow``, or what else the database says.
     """
     delivery = read_delivery(body)
     try:
-        return TakenIn(message=_stored(lambda: _store(delivery, body)))
+        return TakenIn(message=_stored(lambda: _store(delivery, body, arrived_at)))
     except IntegrityError:
         first = _first_with(delivery.identity)
         if first is None:
@@ -101,7 +102,7 @@ def take_in_again(quarantined: QuarantinedDelivery) -> TakenIn:
     with atomic():
         if not row.update(taken_in_at=timezone.now()):
             raise WrongStatus("This delivery has been taken in already.")
-        taken = keep(bytes(quarantined.body))
+        taken = keep(bytes(quarantined.body), arrived_at=quarantined.received_at)
         row.update(message=taken.message)
     return taken
 
@@ -121,15 +122,16 @@ def _announce_again(message: Message, now: datetime) -> bool:
     return True
 
 
-def _store(delivery: Delivery, body: bytes) -> Message:
+def _store(delivery: Delivery, body: bytes, arrived_at: datetime | None) -> Message:
     conversation = Conversation.objects.using(database()).between(
         delivery.subscriber, delivery.short_code
     )
     now = timezone.now()
+    said_at = _said_at(delivery, arrived_at or now)
     with atomic():
         # The conversation first: whoever writes to it next waits here, so that within it the order
         # of ids is the order of commits. A redelivery fails on the message and undoes both.
-        _count_in(conversation, delivery, now)
+        _count_in(conversation, delivery, now, said_at)
         message = Message.objects.create(
             conversation=conversation,
             direction=Message.Direction.INBOUND,
@@ -144,12 +146,14 @@ def _store(delivery: Delivery, body: bytes) -> Message:
             delivery=body,
             announce_at=now + ANNOUNCE_AFTER,
         )
-        consent.heed(message, _said_at(delivery, now))
+        consent.heed(message, said_at)
         after_commit(lambda: _announce(message))
     return message
 
 
-def _count_in(conversation: Conversation, delivery: Delivery, now: datetime) -> None:
+def _count_in(
+    conversation: Conversation, delivery: Delivery, now: datetime, said_at: datetime
+) -> None:
     Conversation.objects.filter(pk=conversation.pk).update(
         status=Conversation.Status.OPEN,
         unread_count=F("unread_count") + 1,
@@ -159,15 +163,14 @@ def _count_in(conversation: Conversation, delivery: Delivery, now: datetime) -> 
         last_message_direction=Message.Direction.INBOUND,
         last_message_identity="",
         **({"telco": delivery.telco} if delivery.telco else {}),
-        **_session_marks(delivery, now),
+        **_session_marks(delivery, said_at),
     )
 
 
-def _session_marks(delivery: Delivery, now: datetime) -> dict[str, Case]:
+def _session_marks(delivery: Delivery, said_at: datetime) -> dict[str, Case]:
     """The latest session by the date of its text, for replies to use."""
     if not delivery.session_id:
         return {}
-    said_at = _said_at(delivery, now)
     newest = Q(session_at=None) | Q(session_at__lte=said_at)
     # In this order: MariaDB sees the first assignment when it works out the second.
     return {
@@ -176,10 +179,10 @@ def _session_marks(delivery: Delivery, now: datetime) -> dict[str, Case]:
     }
 
 
-def _said_at(delivery: Delivery, now: datetime) -> datetime:
-    """When the text was sent, where that can be believed."""
+def _said_at(delivery: Delivery, arrived_at: datetime) -> datetime:
+    """When the text was sent, where that can be believed; else when it came."""
     # What claims to come from the future must not outdo what is said later.
-    return min(stored_time(delivery.sent_at), now) if delivery.sent_at else now
+    return min(stored_time(delivery.sent_at), arrived_at) if delivery.sent_at else arrived_at
 
 
 def _announce(message: Message) -> None:

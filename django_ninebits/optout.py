@@ -29,11 +29,16 @@ def answer(message: Message, **kwargs: Any) -> None:
     if change is None:
         return
     try:
-        # They may have come back before a text is announced again: then it is true no more.
-        if became == ConsentChange.Became.OPTED_OUT and change.contact.opted_out_at is not None:
+        # They may have come back before a text is announced again, and then gone again: then it
+        # is not this one that keeps them out.
+        if became == ConsentChange.Became.OPTED_OUT and _still_counts(change):
             _confirm(message)
     finally:
         announce(_SIGNALS[became], message, contact=change.contact)
+
+
+def _still_counts(change: ConsentChange) -> bool:
+    return change.contact.opted_out_at == change.changed_at
 
 
 def _confirm(message: Message) -> None:

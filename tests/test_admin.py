@@ -912,7 +912,7 @@ def test_taking_in_twice_changes_nothing(superuser, curable):
     ],
 )
 def test_what_cannot_be_stored_stays(superuser, curable, monkeypatch, caplog, error, said):
-    def fail(delivery, body):
+    def fail(*_):
         raise error
 
     monkeypatch.setattr(inbox, "_store", fail)

@@ -1,11 +1,13 @@
 import re
 import threading
+import time
 import unicodedata
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
@@ -127,6 +129,16 @@ def test_with_words_that_are_malformed_the_text_is_kept_and_the_defaults_count(
     assert f'NINEBITS["{key}"] must be a list' in caplog.text
 
 
+@pytest.mark.parametrize("opt_in_words", ["REPRISE", [], ["ARRET"]])
+def test_words_that_are_sound_count_where_the_others_are_wrong(settings, opt_in_words):
+    settings.NINEBITS = settings.NINEBITS | {
+        "OPT_OUT_WORDS": ["ARRET"],
+        "OPT_IN_WORDS": opt_in_words,
+    }
+    found = [consent.meaning(text) for text in ("arret", "START", "STOP")]
+    assert found == [OUT, IN, None]
+
+
 # What a word does
 
 
@@ -231,6 +243,15 @@ def test_a_word_in_quarantine_counts_once_it_is_taken_in():
     assert contact().opted_out_at == Message.objects.get().created_at
 
 
+def test_a_word_without_a_date_counts_as_sent_when_it_was_quarantined():
+    undated = body(message="START", without=["sent_date"])
+    row = QuarantinedDelivery.objects.create(body=undated, errors="", received_at=at(1))
+    said("STOP", 2)
+    taken = take_in_again(row)
+    assert (contact().opted_out_at is None, changes()) == (False, [OUT])
+    assert taken.message.created_at > at(2)
+
+
 def test_times_without_zones_are_compared_as_they_are_stored(settings):
     settings.USE_TZ = False
     said("START", 2)
@@ -284,3 +305,17 @@ def test_words_at_once_leave_what_was_sent_last():
     at_once(*[delivery(word, number) for number, word in enumerate(words)])
     assert contact().opted_out_at is None
     assert contact().consent_at == at(7)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("first", "second"), [("STOP", "START"), ("START", "STOP")])
+def test_a_word_that_comes_while_another_is_stored_on_another_short_code_counts(first, second):
+    said(second)
+    with ThreadPoolExecutor(1) as threads:
+        with transaction.atomic():
+            said(first, 1)
+            later = threads.submit(at_once, delivery(second, 2, to="5502"))
+            # Until it waits for what is not committed yet.
+            time.sleep(0.5)
+        later.result()
+    assert bool(contact().opted_out_at) == (second == "STOP")

@@ -204,6 +204,14 @@ def test_what_is_not_true_any_more_is_not_confirmed(sent, heard):
     assert [signal for signal, *_ in heard] == [contact_opted_in, contact_opted_out]
 
 
+def test_what_a_later_word_has_confirmed_is_not_confirmed_again(sent):
+    message = stored()
+    testing.receive("START")
+    testing.receive("STOP")
+    announced(message)
+    assert texts(sent) == [CONFIRMATION]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_word_that_is_announced_by_eight_at_once_is_confirmed_once(settings):
     settings.NINEBITS = settings.NINEBITS | {"DISPATCHER": "django_ninebits.dispatch.defer"}
