@@ -66,6 +66,7 @@ def send(call: Mapping[str, str], *, url: str, token: str, deadline: float) -> A
     not one byte leaves. Raises ``NotAccepted``, ``Refused`` or ``OutcomeUnknown``.
     """
     _attempt.deadline = deadline
+    _attempt.ends_at = time.time() + deadline - time.monotonic()
     _attempt.may_have_left = False
     try:
         status, headers, body = _line(url).post(call, token)
@@ -149,7 +150,17 @@ class _Attempt(threading.local):
     """The attempt that this thread is making."""
 
     deadline = 0.0
+    #: The same by the clock on the wall.
+    ends_at = 0.0
     may_have_left = False
+
+    def leave(self) -> None:
+        """Say that the request may leave, unless a machine that slept has missed its deadline."""
+        # While it sleeps, only the clock on the wall goes on. Where that was merely put forward,
+        # nothing has left, and the message is tried again.
+        if time.time() >= self.ends_at:
+            raise TimeoutError(errno.ETIMEDOUT, "the clock was put forward, or the machine slept")
+        self.may_have_left = True
 
     def remaining(self) -> float:
         """Seconds to the deadline."""
@@ -213,7 +224,7 @@ class _Connection(HTTPConnection):
         finally:
             self.parts = None
         self.sock.settimeout(_attempt.remaining())
-        _attempt.may_have_left = True
+        _attempt.leave()
         super().send(b"".join(parts))
         return _Plain.getresponse(self)
 

@@ -43,6 +43,9 @@ logger = logging.getLogger(__name__)
 #: How long receivers have before a worker takes the process for dead and announces the text again.
 ANNOUNCE_AFTER = timedelta(minutes=1)
 
+#: How many texts one sweep announces at most; the next one takes the rest.
+SWEEP = 20
+
 
 class CannotStoreNow(NinebitsError):
     """Nothing was kept; the same delivery may well be stored in half a minute."""
@@ -111,7 +114,7 @@ def announce_overdue() -> int:
     """Announce texts whose process died before its receivers were done. Returns how many."""
     now = timezone.now()
     overdue = Message.objects.using(database()).filter(announce_at__lte=now).order_by("id")
-    return sum(_announce_again(message, now) for message in overdue[:100])
+    return sum(_announce_again(message, now) for message in overdue[:SWEEP])
 
 
 def _announce_again(message: Message, now: datetime) -> bool:

@@ -10,14 +10,15 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import reduce
+from functools import partial, reduce
 from operator import attrgetter, or_
 from typing import Any, NamedTuple, Self
 
-from django.db import Error, transaction
+from django.core.exceptions import ImproperlyConfigured
+from django.db import Error, connections, transaction
 from django.db.models import CharField, F, Q, Value
 from django.db.models.functions import Cast, Coalesce
 from django.db.models.lookups import Exact
@@ -58,8 +59,8 @@ LOOK_EVERY = 0.1
 #: Seconds for which a worker that lost a claim to another takes in any order what is as urgent.
 SHARED_FOR = 1.0
 
-#: How many messages one sweep settles at most; the next one takes the rest.
-SWEEP = 1000
+#: How many messages one sweep settles at most; the next one takes the rest. Each is announced.
+SWEEP = 20
 
 LOST = "The process that was sending it did not report what became of it."
 EXPIRED = "Expired before it could be sent."
@@ -137,7 +138,9 @@ def send_now(message_id: int) -> None:
     """Send this message in this thread, if it is due and no earlier one holds it back."""
     found = _Candidate.among(_next(Message.objects.filter(pk=message_id)))
     for claim in _claim(_sendable(found)):
-        record(attempt(claim))
+        outcome = attempt(claim)
+        # The connection may have broken meanwhile; and what is known now nobody can find out later.
+        persistently(partial(record, outcome), passes=lambda _error: True)
 
 
 def attempt(claim: Claim) -> Outcome:
@@ -205,12 +208,20 @@ def _settle(message: Message, error: SendError | None) -> bool:
     if error is None:
         return move(message, Message.Status.SENT, error="")
     if isinstance(error, NotAccepted):
-        return _try_later(message, error)
+        return _has_ended_since(message) or _try_later(message, error)
     if isinstance(error, Refused):
         return end(message, error.reason)
     if message.status == Message.Status.SENDING:
         return move(message, Message.Status.UNCERTAIN, error=error.reason)
     return True
+
+
+def _has_ended_since(message: Message) -> bool:
+    """Whether a person had it tried again meanwhile, and that was cancelled or could not be.
+
+    What an attempt before that learns late must not set it going again.
+    """
+    return message.status == Message.Status.UNCERTAIN and message.error != LOST
 
 
 def settle_lost() -> int:
@@ -305,7 +316,10 @@ _AWAITING_AN_OUTCOME = {Message.Status.SENDING, Message.Status.UNCERTAIN}
 
 
 def _unchanged(message: Message) -> MessageQuerySet:
-    return Message.objects.filter(pk=message.pk, status=message.status, attempts=message.attempts)
+    # Each retry has its own ``due_at``: where there was one since, the message has moved on.
+    return Message.objects.filter(
+        pk=message.pk, status=message.status, attempts=message.attempts, due_at=message.due_at
+    )
 
 
 def _moved(
@@ -445,7 +459,7 @@ def _begin(candidates: list[_Candidate], now: datetime) -> list[_Candidate]:
 
     def begin() -> int:
         # Alone, a statement is its transaction, and needs no words to begin and end one.
-        with nullcontext() if transaction.get_autocommit(database()) else atomic(durable=True):
+        with nullcontext() if transaction.get_autocommit(database()) else _durable():
             return _moved(attempts, Message.Status.QUEUED, changes)
 
     # Where a connection broke it may have been done all the same: the token tells.
@@ -457,6 +471,16 @@ def _begin(candidates: list[_Candidate], now: datetime) -> list[_Candidate]:
     )
     mine = set(claimed.values_list("pk", flat=True))
     return [candidate for candidate in candidates if candidate.pk in mine]
+
+
+def _durable() -> AbstractContextManager[None]:
+    """Refuses to be part of a transaction; but where nothing commits by itself, nobody can tell."""
+    if not connections[database()].in_atomic_block:
+        raise ImproperlyConfigured(
+            "Autocommit is off for the database of the messages, so a claim would not be committed"
+            " before its message leaves: nothing is sent. Take AUTOCOMMIT out of DATABASES."
+        )
+    return atomic(durable=True)
 
 
 def _call(candidate: _Candidate, now: datetime) -> dict[str, str]:
@@ -471,9 +495,13 @@ def _call(candidate: _Candidate, now: datetime) -> dict[str, str]:
 
 
 def _try_later(message: Message, error: NotAccepted) -> bool:
-    due_at = timezone.now() + _pause(message.attempts, error.retry_after)
+    now, growing = timezone.now(), _pause(message.attempts)
+    due_at = now + max(growing, timedelta(seconds=error.retry_after or 0))
     if message.give_up_at is not None and due_at > message.give_up_at:
-        return end(message, f"{GIVEN_UP} {error.reason}")
+        # Whoever asks to wait for longer than that asks in vain.
+        due_at = now + growing
+        if due_at > message.give_up_at:
+            return end(message, f"{GIVEN_UP} {error.reason}")
     if message.expires_at is not None:
         due_at = min(due_at, message.expires_at)
     is_moved = move(message, Message.Status.QUEUED, error=error.reason, due_at=due_at)
@@ -489,9 +517,8 @@ def _try_later(message: Message, error: NotAccepted) -> bool:
     return is_moved
 
 
-def _pause(attempts: int, retry_after: float | None) -> timedelta:
+def _pause(attempts: int) -> timedelta:
     """Growing, and jittered so that what failed together is not tried together."""
     doublings = min(attempts - 1, 20)
     growing: timedelta = min(FIRST_PAUSE * 2**doublings, LONGEST_PAUSE)
-    jittered = growing * random.uniform(0.5, 1.0)  # noqa: S311 - only to spread
-    return max(jittered, timedelta(seconds=retry_after or 0))
+    return growing * random.uniform(0.5, 1.0)  # noqa: S311 - only to spread

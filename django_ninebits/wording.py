@@ -56,6 +56,7 @@ _SENTENCES = [
     _("9bits answered %(http)s: %(words)s"),
     _("%(error)s: no answer before the deadline"),
     _("%(error)s: the look-up of the name took too long"),
+    _("%(error)s: the clock was put forward, or the machine slept"),
     _("%(error)s: only http and https proxies are supported"),
     _("%(error)s on the way to 9bits"),
     # Of a delivery that is no text.

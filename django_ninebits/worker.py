@@ -6,13 +6,14 @@ The database belongs to the main thread, the network to the sending threads; the
 import logging
 import queue
 import random
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from operator import attrgetter
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import Error, InterfaceError, OperationalError, connections
+from django.db import DataError, Error, IntegrityError, connections
 
 from django_ninebits import inbox, outbox
 from django_ninebits.exceptions import NotAccepted, OutcomeUnknown, traceback_without_values
@@ -129,9 +130,11 @@ class Worker:
         """Work until stopped, or with ``once`` until nothing more is due or 9bits seems to be down.
 
         What is in flight is always finished and recorded before this returns. With ``once``, raises
-        what keeps it from working; without, it waits for that to pass.
+        what keeps it from working; without, it waits for that to pass. Raises
+        ``ImproperlyConfigured`` where so many threads cannot be started.
         """
         with ThreadPoolExecutor(self.concurrency, "ninebits") as threads:
+            _start_all(threads, self.concurrency)
             try:
                 while not self._stopping:
                     more = self._round(threads, patient=not once)
@@ -150,7 +153,7 @@ class Worker:
         """Do what there is to do; return whether there is more of it already."""
         try:
             self._record()
-            self._sweep()
+            more_to_sweep = self._sweep()
             # An idle worker asks only this; a busy one claims, which asks the same.
             more = bool(self._in_flight) or outbox.is_any_due()
             claims = self._claim() if more else []
@@ -164,7 +167,7 @@ class Worker:
             future = threads.submit(outbox.attempt, claim)
             future.add_done_callback(self._wake.put)
             self._in_flight.add(future)
-        return more
+        return more or more_to_sweep
 
     def _claim(self) -> list[outbox.Claim]:
         slots = self._breaker.slots(len(self._in_flight))
@@ -180,8 +183,11 @@ class Worker:
         while self._unrecorded:
             try:
                 outbox.record(self._unrecorded[0])
-            except (OperationalError, InterfaceError):
-                # Tried again when the database is back.
+            except (DataError, IntegrityError) as error:
+                # The others need not wait for this one, which will never be written.
+                self._complain(error)
+            except Error:
+                # Tried again when the database is back, or takes writes again.
                 raise
             except Exception as error:  # noqa: BLE001 - the others need not wait for this one
                 self._complain(error)
@@ -204,9 +210,10 @@ class Worker:
             self._breaker.note(outcome)
         self._unrecorded += ended
 
-    def _sweep(self) -> None:
+    def _sweep(self) -> bool:
+        """Whether there is more of it: receivers take their time, and outcomes must be recorded."""
         if time.monotonic() < self._next_sweep:
-            return
+            return False
         lost, expired = outbox.settle_lost(), outbox.end_expired()
         announced = inbox.announce_overdue()
         if lost or expired or announced:
@@ -216,7 +223,10 @@ class Worker:
                 expired,
                 announced,
             )
+        if max(lost, expired) >= outbox.SWEEP or announced >= inbox.SWEEP:
+            return True
         self._next_sweep = time.monotonic() + SWEEP_EVERY
+        return False
 
     def _complain(self, problem: Exception) -> None:
         if isinstance(problem, ImproperlyConfigured):
@@ -244,3 +254,18 @@ class Worker:
             else:
                 return
         logger.error("%s outcomes could not be recorded", len(self._unrecorded))
+
+
+def _start_all(threads: ThreadPoolExecutor, number: int) -> None:
+    """Now, while nothing is claimed that could not be sent."""
+    all_of_them = threading.Barrier(number + 1)
+    try:
+        for _ in range(number):
+            threads.submit(all_of_them.wait)
+    except RuntimeError as problem:
+        all_of_them.abort()
+        raise ImproperlyConfigured(
+            f"This machine does not start {number} threads for one process: lower"
+            ' NINEBITS["CONCURRENCY"], or allow more processes.'
+        ) from problem
+    all_of_them.wait()

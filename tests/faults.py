@@ -45,3 +45,17 @@ def failing(error, sender=Message, times=100):
         yield raised
     finally:
         pre_save.disconnect(fail, sender=sender)
+
+
+def once(monkeypatch, module, name, error):
+    """Let a function fail the first time → how often it was called."""
+    real, calls = getattr(module, name), []
+
+    def failing(*args, **options):
+        calls.append(args)
+        if len(calls) == 1:
+            raise error
+        return real(*args, **options)
+
+    monkeypatch.setattr(module, name, failing)
+    return calls

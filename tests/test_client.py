@@ -481,7 +481,8 @@ def test_a_deadline_that_has_passed_lets_nothing_leave():
 
 
 def test_a_deadline_that_is_now_has_passed(monkeypatch):
-    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: 7.0))
+    stopped = SimpleNamespace(monotonic=lambda: 7.0, time=lambda: 7.0)
+    monkeypatch.setattr(client, "time", stopped)
     with serving(answering(OK)) as server, pytest.raises(NotAccepted) as caught:
         client.send(CALL, url=server.url, token=TOKEN, deadline=7.0)
     assert caught.value.reason == "TimeoutError: no answer before the deadline"
@@ -509,6 +510,19 @@ def test_a_deadline_that_passes_as_the_connection_stands_lets_nothing_leave(monk
     with serving(answering(OK)) as server:
         assert type(failure(server.url, 0.2)) is NotAccepted
     assert server.received == []
+
+
+def test_a_machine_that_slept_past_the_deadline_lets_nothing_leave(provider, monkeypatch):
+    def connected(self):
+        monkeypatch.setattr(time, "time", lambda: now + 3600)
+        return real(self)
+
+    now, real = time.time(), client._Connection._connected
+    monkeypatch.setattr(client._Connection, "_connected", connected)
+    error = failure(provider.url)
+    assert type(error) is NotAccepted
+    assert "slept" in error.reason
+    assert provider.calls == []
 
 
 def test_a_deadline_that_passed_lets_nothing_leave_on_an_old_connection(provider):

@@ -79,6 +79,8 @@ class Life(RuleBasedStateMachine):
         self.may_have_arrived = False
         #: Whether the subscriber's latest word forbids it to leave.
         self.is_unwanted = False
+        #: Whether a person's latest word is that it must not leave.
+        self.is_cancelled = False
         self.may_override = override
         self.the_subscriber_texts(word=word)
 
@@ -92,6 +94,7 @@ class Life(RuleBasedStateMachine):
         found = [claim for claim in outbox.claim_due(50) if claim.message_id == self.pk]
         assert not (found and self.may_have_arrived)
         assert not (found and self.is_unwanted)
+        assert not (found and self.is_cancelled)
         # From now on it may have left, whatever becomes of the worker.
         self.may_have_arrived |= bool(found)
         self.claims += found
@@ -137,6 +140,7 @@ class Life(RuleBasedStateMachine):
             return
         assert not (verb == "retry" and self.is_unwanted)
         self.may_have_arrived &= verb != "retry"
+        self.is_cancelled = verb == "cancel"
 
     @invariant()
     def only_the_moves_of_the_design(self):

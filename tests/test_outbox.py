@@ -16,6 +16,7 @@ from django_ninebits.exceptions import NotAccepted, OutcomeUnknown, Refused
 from django_ninebits.models import Attempt, Contact, Conversation, Message
 from django_ninebits.signals import message_failed, message_sent, message_uncertain
 from django_ninebits.simulator import Behaviour
+from tests.faults import once
 
 pytestmark = pytest.mark.django_db
 
@@ -407,7 +408,7 @@ def test_every_attempt_has_the_same_reference_and_its_own_date():
 
 def test_pauses_double(monkeypatch):
     monkeypatch.setattr("random.uniform", lambda low, high: high)
-    pauses = [outbox._pause(attempts, None).total_seconds() for attempts in (1, 2, 3, 8, 9)]
+    pauses = [outbox._pause(attempts).total_seconds() for attempts in (1, 2, 3, 8, 9)]
     assert pauses == [5, 10, 20, 600, 600]
 
 
@@ -549,6 +550,17 @@ def test_a_claim_that_others_hold_up_is_made_once_they_let_go(monkeypatch):
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db(transaction=True)
+def test_nothing_is_claimed_where_nothing_commits_by_itself():
+    message = queued()
+    connection.set_autocommit(False)
+    with pytest.raises(ImproperlyConfigured, match="AUTOCOMMIT"):
+        outbox.claim_due(1)
+    connection.rollback()
+    connection.set_autocommit(True)
+    assert fresh(message).status == "queued"
+
+
 def test_nothing_is_claimed_within_a_transaction_of_the_hosts():
     message = queued()
     with transaction.atomic(), pytest.raises(RuntimeError, match="durable"):
@@ -690,17 +702,28 @@ def test_a_short_retry_after_does_not_shorten_the_pause():
 
 
 def test_pauses_grow_up_to_ten_minutes():
-    pauses = [max(outbox._pause(n, None) for _ in range(50)) for n in (1, 3, 5, 7)]
+    pauses = [max(outbox._pause(n) for _ in range(50)) for n in (1, 3, 5, 7)]
     assert pauses == sorted(pauses)
     for attempts in (1, 20, 10_000):
-        pause = outbox._pause(attempts, None)
+        pause = outbox._pause(attempts)
         assert timedelta(seconds=2.5) <= pause <= outbox.LONGEST_PAUSE
-    assert outbox._pause(10_000, None) >= outbox.LONGEST_PAUSE / 2
+    assert outbox._pause(10_000) >= outbox.LONGEST_PAUSE / 2
+
+
+def almost_given_up(**changes):
+    """The next pause would be longer than it may wait."""
+    return queued(attempts=20, give_up_at=timezone.now() + MINUTE, **changes)
 
 
 def test_what_would_wait_for_too_long_is_given_up():
-    row = attempted(queued(give_up_at=timezone.now() + MINUTE), NotAccepted("busy", retry_after=61))
+    row = attempted(almost_given_up(), NotAccepted("busy"))
     assert (row.status, row.error) == ("failed", f"{outbox.GIVEN_UP} busy")
+
+
+def test_what_is_asked_to_wait_for_too_long_is_tried_as_if_it_was_not():
+    row = attempted(queued(give_up_at=timezone.now() + MINUTE), NotAccepted("busy", retry_after=61))
+    assert row.status == "queued"
+    assert row.due_at <= timezone.now() + outbox.FIRST_PAUSE
 
 
 def test_a_pause_ends_when_the_message_expires():
@@ -709,11 +732,9 @@ def test_a_pause_ends_when_the_message_expires():
     assert (row.status, row.due_at) == ("queued", fresh(row).expires_at)
 
 
-@pytest.mark.parametrize(
-    "error", [Refused("no"), OutcomeUnknown("reset"), NotAccepted("busy", retry_after=10**5)]
-)
+@pytest.mark.parametrize("error", [Refused("no"), OutcomeUnknown("reset"), NotAccepted("busy")])
 def test_after_an_uncertain_attempt_nothing_ends_as_failed(error):
-    row = attempted(queued(was_uncertain=True), error)
+    row = attempted(almost_given_up(was_uncertain=True), error)
     assert row.status == "uncertain"
     assert error.reason in row.error
 
@@ -743,6 +764,14 @@ def test_what_became_of_a_call_is_recorded(provider, behaviour, status):
     outbox.send_now(message.pk)
     assert fresh(message).status == status
     assert len(provider.calls) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_became_of_a_call_is_recorded_though_the_database_fails_once(provider, monkeypatch):
+    calls = once(monkeypatch, outbox, "record", OperationalError("gone"))
+    message = queued()
+    outbox.send_now(message.pk)
+    assert (fresh(message).status, len(provider.calls), len(calls)) == ("sent", 1, 2)
 
 
 def test_sending_now_again_does_nothing(provider):
@@ -869,6 +898,27 @@ def test_a_late_refusal_after_an_uncertain_attempt_is_uncertain(
         outbox.record(outbox.Outcome(claim, Refused("no")))
     assert (fresh(message).status, fresh(message).error) == ("uncertain", "no")
     assert heard == []
+
+
+def test_what_was_retried_and_cancelled_is_not_set_going_by_what_is_learnt_late():
+    message = queued()
+    claim = lost(message)
+    outbox.settle_lost()
+    services.cancel(services.retry(message))
+    outbox.record(outbox.Outcome(claim, NotAccepted("busy")))
+    assert (fresh(message).status, outbox.claim_due(1)) == ("uncertain", [])
+    assert [attempt.answer for attempt in message.tries.all()] == ["busy"]
+
+
+@pytest.mark.parametrize("error", [NotAccepted("busy"), Refused("no")])
+def test_what_is_retried_and_cancelled_just_then_is_not_set_going_either(error):
+    message = queued()
+    lost(message)
+    outbox.settle_lost()
+    stale = fresh(message)
+    services.cancel(services.retry(message))
+    assert not outbox._settle(stale, error)
+    assert (fresh(message).status, outbox.claim_due(1)) == ("uncertain", [])
 
 
 @pytest.mark.parametrize("error", [None, NotAccepted("x"), Refused("x"), OutcomeUnknown("x")])

@@ -14,16 +14,24 @@ from types import SimpleNamespace
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
-from django.db import DataError, OperationalError, connection, connections
+from django.db import (
+    DataError,
+    IntegrityError,
+    InternalError,
+    OperationalError,
+    connection,
+    connections,
+)
 from django.utils import timezone
 
-from django_ninebits import client, outbox, services, worker
+from django_ninebits import client, inbox, outbox, services, worker
 from django_ninebits.exceptions import NotAccepted, OutcomeUnknown, Refused
 from django_ninebits.models import Message
-from django_ninebits.signals import message_received
+from django_ninebits.signals import message_failed, message_received
 from django_ninebits.simulator import Behaviour
 from django_ninebits.worker import Worker
 from tests.databases import url_of_the_test_database
+from tests.faults import once
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -75,20 +83,6 @@ def eventually(condition, seconds=15.0):
     while not condition():
         assert time.monotonic() < ends, "it never came to be"
         time.sleep(0.01)
-
-
-def once(monkeypatch, module, name, error):
-    """Let a function fail the first time → how often it was called."""
-    real, calls = getattr(module, name), []
-
-    def failing(*args, **options):
-        calls.append(args)
-        if len(calls) == 1:
-            raise error
-        return real(*args, **options)
-
-    monkeypatch.setattr(module, name, failing)
-    return calls
 
 
 # Sending
@@ -259,6 +253,39 @@ def test_sweeps_are_repeated_but_not_each_time(monkeypatch):
     monkeypatch.setattr(worker, "SWEEP_EVERY", 0.0)
     with Running():
         eventually(lambda: len(swept) > 3)
+
+
+def test_what_a_sweep_leaves_the_next_ones_take_at_once(monkeypatch):
+    monkeypatch.setattr(outbox, "SWEEP", 2)
+    queue(5, expires_at=timezone.now() + timedelta(hours=1))
+    Message.objects.update(expires_at=timezone.now(), due_at=timezone.now() + timedelta(hours=1))
+    drain()
+    assert statuses() == ["failed"] * 5
+
+
+def test_texts_that_a_sweep_leaves_the_next_ones_announce_at_once(monkeypatch):
+    monkeypatch.setattr(inbox, "SWEEP", 1)
+    queue(3)
+    long_ago = timezone.now() - timedelta(minutes=5)
+    Message.objects.update(direction="inbound", status="received", announce_at=long_ago)
+    drain()
+    assert not Message.objects.exclude(announce_at=None).exists()
+
+
+def test_what_ends_while_a_sweep_goes_on_is_recorded_meanwhile(provider, monkeypatch):
+    def hear(message, **_):
+        time.sleep(0.1)
+        heard.append(Message.objects.get(text="Hello").status)
+
+    heard: list[str] = []
+    monkeypatch.setattr(outbox, "SWEEP", 1)
+    queue(20, expires_at=timezone.now() + timedelta(hours=1))
+    Message.objects.update(expires_at=timezone.now(), due_at=timezone.now() + timedelta(hours=1))
+    services.send_many([{"to": "08031234567", "text": "Hello"}])
+    message_failed.connect(hear)
+    drain()
+    message_failed.disconnect(hear)
+    assert (heard[0], heard[-1]) == ("queued", "sent")
 
 
 # When 9bits seems to be down
@@ -489,16 +516,17 @@ def one_by_one(monkeypatch):
     monkeypatch.setattr(outbox, "record_together", list)
 
 
-def test_a_database_that_fails_while_one_is_recorded_is_waited_for(provider, monkeypatch):
+@pytest.mark.parametrize("error", [OperationalError("gone"), InternalError("read-only")])
+def test_a_database_that_fails_while_one_is_recorded_is_waited_for(provider, monkeypatch, error):
     one_by_one(monkeypatch)
-    calls = once(monkeypatch, outbox, "record", OperationalError("gone"))
+    calls = once(monkeypatch, outbox, "record", error)
     queue(3)
     with Running():
         eventually(lambda: statuses() == ["sent"] * 3)
     assert len(calls) == 4
 
 
-@pytest.mark.parametrize("error", [DataError("x"), RuntimeError("x")])
+@pytest.mark.parametrize("error", [DataError("x"), IntegrityError("x"), RuntimeError("x")])
 def test_an_outcome_that_cannot_be_recorded_keeps_no_other(provider, monkeypatch, error):
     one_by_one(monkeypatch)
     once(monkeypatch, outbox, "record", error)
@@ -527,6 +555,23 @@ def test_a_message_that_vanishes_keeps_no_other(provider):
         provider.wait_for_calls(2)
         Message.objects.order_by("id")[:1].get().delete()
         eventually(lambda: statuses() == ["sent"])
+
+
+class FewThreads(ThreadPoolExecutor):
+    """On a machine that starts two and no more."""
+
+    def _adjust_thread_count(self):
+        if len(self._threads) == 2:
+            raise RuntimeError("can't start new thread")
+        super()._adjust_thread_count()
+
+
+def test_where_threads_cannot_be_started_nothing_is_claimed(provider, monkeypatch):
+    monkeypatch.setattr(worker, "ThreadPoolExecutor", FewThreads)
+    queue(3)
+    with pytest.raises(ImproperlyConfigured, match="CONCURRENCY"):
+        drain(concurrency=3)
+    assert (statuses(), provider.calls) == (["queued"] * 3, [])
 
 
 def test_without_a_token_it_waits_for_one(provider, settings, caplog):
