@@ -806,6 +806,31 @@ class QuarantinedDelivery(models.Model):
         return f"{self._meta.verbose_name} {self.pk}"
 
 
+class Heartbeat(models.Model):
+    """When a worker last showed that it is there and able to send. All of them share one row."""
+
+    beat_at = models.DateTimeField(_("beat at"))
+
+    class Meta:
+        verbose_name = _("heartbeat")
+        verbose_name_plural = _("heartbeats")
+
+    def __str__(self) -> str:
+        return str(self.beat_at)
+
+    @classmethod
+    def beat(cls) -> None:
+        """Be seen now."""
+        beats, now = cls.objects.using(database()), timezone.now()
+        if not beats.filter(pk=1).update(beat_at=now):
+            beats.bulk_create([cls(pk=1, beat_at=now)], ignore_conflicts=True)
+
+    @classmethod
+    def last(cls) -> datetime | None:
+        """When that was."""
+        return cls.objects.using(database()).values_list("beat_at", flat=True).first()
+
+
 def name_of(user: Any) -> str:
     """A user as colleagues know them, whatever user model the host has. Empty for nobody."""
     if user is None:

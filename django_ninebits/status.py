@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, Max, Min, Q, QuerySet
+from django.db.models import Count, Max, Min, Q
 from django.db.models.functions import Left
 from django.utils import timezone
 
 from django_ninebits.conf import conf
 from django_ninebits.models import (
     Attempt,
+    Heartbeat,
     Message,
     MessageQuerySet,
     QuarantinedDelivery,
@@ -23,14 +24,11 @@ from django_ninebits.models import (
     database,
 )
 
-#: How long messages have been due, with nothing being sent, when somebody should hear of it.
+#: How long messages have been due when somebody should hear that no worker is there.
 UNATTENDED_AFTER = timedelta(minutes=1)
 
-#: How long a worker may be without an attempt: it pauses for a minute while 9bits is down.
-NO_ATTEMPT_FOR = timedelta(minutes=2)
-
-#: The same after 9bits has asked to wait: it can ask for ten minutes.
-NO_ATTEMPT_FOR_IF_ASKED = timedelta(minutes=11)
+#: For how long a worker may show no sign of life: it does so every ten seconds.
+NO_SIGN_FOR = timedelta(minutes=1)
 
 #: More than our own words ever are.
 _REASON_LENGTH = 120
@@ -62,6 +60,8 @@ class Status:
     """Those of the ``tried``, the newest first."""
     sending: int
     uncertain: int
+    undecided: int
+    """Uncertain messages about which nobody has decided, nor closed the conversation since."""
     quarantined: int
     """Deliveries that were not taken in yet."""
     last_quarantined_at: datetime | None
@@ -71,6 +71,8 @@ class Status:
     last_text_at: datetime | None
     last_accepted_at: datetime | None
     """When the attempt was begun that 9bits accepted last."""
+    last_worker_at: datetime | None
+    """When a worker last showed that it is there and able to send."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Backlog:
 
 
 def measure() -> Status:
-    """Look at everything, in six queries."""
+    """Look at everything, in eight queries."""
     now = timezone.now()
     outbound = {row["status"]: row for row in _outbound(now)}
     queued = outbound.get(_Status.QUEUED, {"count": 0, "due": 0, "since": None})
@@ -97,26 +99,33 @@ def measure() -> Status:
         reasons=_reasons(tried),
         sending=outbound.get(_Status.SENDING, {"count": 0})["count"],
         uncertain=outbound.get(_Status.UNCERTAIN, {"count": 0})["count"],
+        undecided=_undecided(),
         quarantined=quarantined["count"],
         last_quarantined_at=_aware(quarantined["newest"]),
         unannounced=unannounced["count"],
         oldest_unannounced_at=_aware(unannounced["oldest"]),
         last_text_at=_last_text_at(),
         last_accepted_at=_last_accepted_at(),
+        last_worker_at=_aware(Heartbeat.last()),
     )
 
 
 def unattended() -> Backlog | None:
-    """What has been due for a while although nothing is being sent. One query if nothing has."""
+    """What has been due for a while although no worker is there. One query if nothing has."""
     now = timezone.now()
-    overdue = _messages().due(now - UNATTENDED_AFTER)
-    found = overdue.aggregate(count=Count("status"), since=Min("due_at"))
-    # What an earlier message of its conversation holds back waits for 9bits, not for a worker.
-    if not found["count"] or not overdue.next_in_conversation(now).exists():
-        return None
-    if _is_sending(now):
+    found = (
+        _messages()
+        .due(now - UNATTENDED_AFTER)
+        .aggregate(count=Count("status"), since=Min("due_at"))
+    )
+    if not found["count"] or _is_worker_there(now):
         return None
     return Backlog(found["count"], aware_time(found["since"]))
+
+
+def _is_worker_there(now: datetime) -> bool:
+    last = Heartbeat.last()
+    return last is not None and last > now - NO_SIGN_FOR
 
 
 def _messages() -> MessageQuerySet:
@@ -178,6 +187,10 @@ def _our_words(error: str) -> str:
     return re.sub(answered, r"\1", error, flags=re.DOTALL)
 
 
+def _undecided() -> int:
+    return _messages().filter(status=_Status.UNCERTAIN, needs_decision=True).count()
+
+
 def _quarantined() -> dict[str, Any]:
     waiting = QuarantinedDelivery.objects.using(database()).filter(message=None)
     return waiting.aggregate(count=Count("id"), newest=Max("received_at"))
@@ -199,25 +212,9 @@ def _last_text_at() -> datetime | None:
 
 
 def _last_accepted_at() -> datetime | None:
-    accepted = _attempts().filter(outcome=Attempt.Outcome.ACCEPTED)
+    attempts = Attempt.objects.using(database()).order_by("-id")
+    accepted = attempts.filter(outcome=Attempt.Outcome.ACCEPTED)
     return _aware(accepted.values_list("began_at", flat=True).first())
-
-
-def _is_sending(now: datetime) -> bool:
-    """Whether an attempt is being made, or the last one is as recent as a worker's would be."""
-    in_flight = _messages().filter(status=_Status.SENDING, sent_date__gt=now - NO_ATTEMPT_FOR)
-    if in_flight.exists():
-        return True
-    last = _attempts().first()
-    if last is None:
-        return False
-    asked = last.outcome == Attempt.Outcome.NOT_ACCEPTED
-    return last.began_at > now - (NO_ATTEMPT_FOR_IF_ASKED if asked else NO_ATTEMPT_FOR)
-
-
-def _attempts() -> QuerySet[Attempt]:
-    """The newest first, without those that a worker has only found to be lost."""
-    return Attempt.objects.using(database()).filter(seconds__isnull=False).order_by("-id")
 
 
 def _oldest(moments: Iterable[datetime | None]) -> datetime | None:

@@ -17,14 +17,15 @@ from django.db import DataError, Error, IntegrityError, connections
 
 from django_ninebits import inbox, outbox
 from django_ninebits.exceptions import NotAccepted, OutcomeUnknown, traceback_without_values
-from django_ninebits.models import database
+from django_ninebits.models import Heartbeat, database
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks for due work while there is none, between two sweeps, and before what
-#: failed is tried again.
+#: Seconds between two looks for due work while there is none, between two sweeps, between two signs
+#: of life, and before what failed is tried again.
 POLL_EVERY = 1.0
 SWEEP_EVERY = 10.0
+BEAT_EVERY = 10.0
 RECOVER_AFTER = 1.0
 
 #: Seconds in which attempts that end are recorded, and replaced, together.
@@ -120,6 +121,8 @@ class Worker:
         self._in_flight: set[Future[outbox.Outcome]] = set()
         self._unrecorded: list[outbox.Outcome] = []
         self._next_sweep = 0.0
+        self._next_beat = 0.0
+        self._is_well = False
 
     def stop(self) -> None:
         """Claim nothing more. May be called from a signal handler or another thread."""
@@ -154,10 +157,12 @@ class Worker:
         try:
             self._record()
             more_to_sweep = self._sweep()
+            self._beat()
             # An idle worker asks only this; a busy one claims, which asks the same.
             more = bool(self._in_flight) or outbox.is_any_due()
             claims = self._claim() if more else []
         except (ImproperlyConfigured, Error) as problem:
+            self._is_well = False
             if not patient:
                 raise
             self._complain(problem)
@@ -167,6 +172,7 @@ class Worker:
             future = threads.submit(outbox.attempt, claim)
             future.add_done_callback(self._wake.put)
             self._in_flight.add(future)
+        self._is_well = True
         return more or more_to_sweep
 
     def _claim(self) -> list[outbox.Claim]:
@@ -227,6 +233,12 @@ class Worker:
             return True
         self._next_sweep = time.monotonic() + SWEEP_EVERY
         return False
+
+    def _beat(self) -> None:
+        """Show that a worker is there which nothing keeps from working."""
+        if self._is_well and time.monotonic() >= self._next_beat:
+            Heartbeat.beat()
+            self._next_beat = time.monotonic() + BEAT_EVERY
 
     def _complain(self, problem: Exception) -> None:
         if isinstance(problem, ImproperlyConfigured):

@@ -17,6 +17,7 @@ from django_ninebits.models import (
     Attempt,
     Contact,
     Conversation,
+    Heartbeat,
     Message,
     QuarantinedDelivery,
     SubscriberNumber,
@@ -404,3 +405,16 @@ def test_who_saw_less_marks_nothing_unread_again(conversation, add):
 def test_where_nothing_is_unread_nothing_is_written(conversation, django_assert_num_queries):
     with django_assert_num_queries(0):
         conversation.mark_read_up_to(7)
+
+
+# Heartbeats
+
+
+def test_a_heartbeat_is_one_row_however_often_it_beats():
+    assert Heartbeat.last() is None
+    Heartbeat.beat()
+    first = Heartbeat.last()
+    Heartbeat.beat()
+    row = Heartbeat.objects.get()
+    assert row.beat_at == Heartbeat.last() > first
+    assert str(row) == str(row.beat_at)

@@ -18,9 +18,9 @@ from django.urls import reverse
 from django.utils import timezone
 
 from django_ninebits import inbox, outbox, services, status
-from django_ninebits.exceptions import NotAccepted, OutcomeUnknown, Refused
+from django_ninebits.exceptions import NotAccepted, OutcomeUnknown
 from django_ninebits.management.commands import ninebits_status
-from django_ninebits.models import Attempt, Message, QuarantinedDelivery
+from django_ninebits.models import Attempt, Heartbeat, Message, QuarantinedDelivery
 from tests.deliveries import body
 from tests.settings import BASE_DIR
 from tests.test_replicas import ReadsFromAReplica
@@ -65,6 +65,17 @@ def attempted(began_at, error=None):
     return attempt
 
 
+def claimed(message):
+    [claim] = [claim for claim in outbox.claim_due(9) if claim.message_id == message.pk]
+    return claim
+
+
+def seen(**time):
+    """A worker showed that it is there so long ago."""
+    Heartbeat.beat()
+    Heartbeat.objects.update(beat_at=ago(**time))
+
+
 def heard(**fields):
     message = inbox.take_in(body(ref_id=str(Message.objects.count()))).message
     change(message, **fields)
@@ -80,7 +91,7 @@ def seconds_since(moment):
 def test_where_nothing_happened_nothing_waits():
     measured = status.measure()
     assert measured == status.Status(
-        measured.measured_at, 0, 0, None, 0, (), 0, 0, 0, None, 0, None, None, None
+        measured.measured_at, 0, 0, None, 0, (), 0, 0, 0, 0, None, 0, None, None, None, None
     )
 
 
@@ -162,6 +173,18 @@ def test_what_is_being_sent_and_what_is_undecided_are_counted():
     assert (measured.due, measured.oldest_due_at) == (0, None)
 
 
+def test_what_somebody_decided_about_or_closed_is_decided():
+    for _again in range(2):
+        outbox.record(outbox.Outcome(claimed(queued()), OutcomeUnknown("reset")))
+    measured = status.measure()
+    assert (measured.uncertain, measured.undecided) == (2, 2)
+    first, second = Message.objects.all()
+    services.confirm(first)
+    second.conversation.close(second.pk)
+    measured = status.measure()
+    assert (measured.uncertain, measured.undecided) == (1, 0)
+
+
 def test_a_delivery_is_quarantined_until_it_is_taken_in():
     row = QuarantinedDelivery.objects.create(body=body(), errors="Once.")
     inbox.take_in(b"{}")
@@ -195,13 +218,19 @@ def test_the_last_message_accepted_is_that_of_the_last_attempt_that_was():
     assert seconds_since(status.measure().last_accepted_at) == 3 * 60
 
 
+def test_the_last_sign_of_a_worker_is_its_heartbeat():
+    assert status.measure().last_worker_at is None
+    seen(seconds=40)
+    assert seconds_since(status.measure().last_worker_at) == 40
+
+
 @pytest.mark.parametrize("rows", [0, 12])
-def test_measuring_takes_six_queries_however_much_there_is(django_assert_num_queries, rows):
+def test_measuring_takes_eight_queries_however_much_there_is(django_assert_num_queries, rows):
     for number in range(rows):
         told_to_wait(f"Error{number}: x")
         heard()
         inbox.take_in(b"{}")
-    with django_assert_num_queries(6):
+    with django_assert_num_queries(8):
         status.measure()
 
 
@@ -213,6 +242,7 @@ def test_times_are_aware_where_the_host_stores_naive_ones(settings):
     heard(created_at=long_ago, announce_at=long_ago)
     inbox.take_in(b"{}")
     QuarantinedDelivery.objects.update(received_at=long_ago)
+    Heartbeat.objects.create(beat_at=long_ago)
     measured = status.measure()
     assert abs(measured.measured_at - datetime.now(UTC)) < timedelta(minutes=1)
     assert {
@@ -222,6 +252,7 @@ def test_times_are_aware_where_the_host_stores_naive_ones(settings):
         measured.oldest_unannounced_at,
         measured.last_text_at,
         measured.last_accepted_at,
+        measured.last_worker_at,
     } == {datetime(2026, 1, 2, 11, tzinfo=UTC)}
 
 
@@ -250,60 +281,45 @@ def test_where_nothing_is_due_for_long_one_query_says_so(django_assert_num_queri
         assert status.unattended() is None
 
 
-OUTCOMES = [
-    (None, 2),
-    (Refused("no"), 2),
-    (OutcomeUnknown("silence"), 2),
-    (NotAccepted("busy"), 11),
-]
-
-
-@pytest.mark.parametrize(("error", "minutes"), OUTCOMES)
-def test_an_attempt_shows_that_somebody_sends(error, minutes):
+def test_where_a_worker_is_there_nothing_is_unattended():
     queued(due_at=ago(minutes=30))
-    attempt = attempted(ago(minutes=minutes, seconds=-20), error)
+    seen(seconds=50)
     assert status.unattended() is None
-    Attempt.objects.filter(pk=attempt.pk).update(began_at=ago(minutes=minutes, seconds=1))
+    seen(seconds=61)
     assert status.unattended()
 
 
-def test_a_first_attempt_that_is_being_made_shows_that_somebody_sends():
+def test_what_a_web_process_sends_shows_no_worker():
     queued(due_at=ago(minutes=30))
-    being_sent = queued(status="sending", sent_date=ago(seconds=1))
-    assert status.unattended() is None
-    change(being_sent, sent_date=ago(seconds=121))
+    outbox.send_now(queued().pk)
+    assert Attempt.objects.count() == 1
     assert status.unattended()
 
 
-def test_an_attempt_that_was_lost_shows_nobody_who_sends():
+def test_what_waits_behind_a_claim_that_nobody_settles_is_unattended():
+    lost = queued(status="sending", claimed_at=ago(days=1))
+    queued(due_at=ago(minutes=4), conversation=lost.conversation)
+    assert status.unattended()
+
+
+def test_a_clock_that_is_slow_sees_a_worker_too():
     queued(due_at=ago(minutes=30))
-    queued(due_at=ago(minutes=31))
-    [_claim] = outbox.claim_due(1)
-    Message.objects.update(claimed_at=ago(minutes=1))
-    assert outbox.settle_lost() == 1
-    assert status.unattended()
-
-
-def test_what_an_earlier_message_holds_back_waits_for_9bits():
-    first = told_to_wait()
-    queued(due_at=ago(minutes=4), conversation=first.conversation)
+    seen(minutes=-5)
     assert status.unattended() is None
-    change(first, status=Message.Status.FAILED)
-    assert status.unattended()
 
 
 @pytest.mark.parametrize("rows", [1, 12])
-def test_a_backlog_takes_four_queries_however_long_it_is(django_assert_num_queries, rows):
+def test_a_backlog_takes_two_queries_however_long_it_is(django_assert_num_queries, rows):
     for _number in range(rows):
         queued(due_at=ago(minutes=12))
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(2):
         assert status.unattended()
 
 
 # The command
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
-FINE = status.Status(NOON, 0, 0, None, 0, (), 0, 0, 0, None, 0, None, NOON, None)
+FINE = status.Status(NOON, 0, 0, None, 0, (), 0, 0, 0, 0, None, 0, None, NOON, None, NOON)
 BAD = status.Status(
     measured_at=NOON,
     queued=1204,
@@ -312,13 +328,15 @@ BAD = status.Status(
     tried=2,
     reasons=(status.Reason("9bits answered 503", 2, NOON - timedelta(seconds=40)),),
     sending=1,
-    uncertain=3,
+    uncertain=5,
+    undecided=3,
     quarantined=4,
     last_quarantined_at=NOON - timedelta(hours=2),
     unannounced=6,
     oldest_unannounced_at=NOON - timedelta(seconds=70),
     last_text_at=NOON - timedelta(days=1, seconds=1),
     last_accepted_at=None,
+    last_worker_at=NOON - timedelta(seconds=90),
 )
 
 
@@ -346,11 +364,12 @@ due                          5  the oldest 0:12:00 ago, at 2026-01-02T11:48:00Z
 tried before                 2
                              2  9bits answered 503, 0:00:40 ago, at 2026-01-02T11:59:20Z
 sending                      1
-uncertain                    3
+uncertain                    5  3 to decide about
 quarantined                  4  the last 2:00:00 ago, at 2026-01-02T10:00:00Z
 unannounced                  6  the oldest 0:01:10 ago, at 2026-01-02T11:58:50Z
 last text heard                 1 day, 0:00:01 ago, at 2026-01-01T11:59:59Z
 last message accepted           never
+last sign of a worker           0:01:30 ago, at 2026-01-02T11:58:30Z
 """,
         None,
     )
@@ -374,7 +393,8 @@ def test_it_is_told_as_json(told):
                 }
             ],
             "sending": 1,
-            "uncertain": 3,
+            "uncertain": 5,
+            "undecided": 3,
             "quarantined": 4,
             "last_quarantined_at": "2026-01-02T10:00:00Z",
             "last_quarantined_seconds": 7200,
@@ -385,6 +405,8 @@ def test_it_is_told_as_json(told):
             "last_text_seconds": 86401,
             "last_accepted_at": None,
             "last_accepted_seconds": None,
+            "last_worker_at": "2026-01-02T11:58:30Z",
+            "last_worker_seconds": 90,
             "passed": [],
         },
         None,
@@ -406,7 +428,11 @@ def test_what_is_measured_is_printed():
 PASSED = [
     ("--max-queued", 1203, "Queued messages: 1204; 1203 is allowed."),
     ("--max-due-age", 719, "Longest wait of a due message: 0:12:00; 0:11:59 is allowed."),
-    ("--max-uncertain", 2, "Uncertain messages: 3; 2 is allowed."),
+    (
+        "--max-uncertain",
+        2,
+        "Uncertain messages that nobody has decided about: 3; 2 is allowed.",
+    ),
     ("--max-quarantined", 3, "Quarantined deliveries: 4; 3 is allowed."),
     (
         "--max-unannounced-age",
@@ -414,6 +440,7 @@ PASSED = [
         "Longest wait of an unannounced text: 0:01:10; 0:01:09 is allowed.",
     ),
     ("--max-silence", 86400, "Silence from 9bits: 1 day, 0:00:01; 1 day, 0:00:00 is allowed."),
+    ("--max-worker-silence", 89, "Silence of the workers: 0:01:30; 0:01:29 is allowed."),
 ]
 
 
@@ -456,6 +483,12 @@ def test_where_no_text_ever_came_it_is_silent(told):
 def test_what_a_faster_clock_wrote_has_no_negative_age(told):
     later = replace(FINE, last_text_at=NOON + timedelta(minutes=1))
     assert json.loads(told(later, "--json")[0])["last_text_seconds"] == 0
+
+
+def test_where_no_worker_was_ever_there_they_are_silent(told):
+    never = replace(FINE, last_worker_at=None)
+    said = "Silence of the workers: none was ever there; 0:01:00 is allowed."
+    assert said in str(told(never, "--max-worker-silence=60")[1])
 
 
 @pytest.mark.parametrize("limit", ["-1", "1.5", "x", "²", ""])

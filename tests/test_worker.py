@@ -26,7 +26,7 @@ from django.utils import timezone
 
 from django_ninebits import client, inbox, outbox, services, worker
 from django_ninebits.exceptions import NotAccepted, OutcomeUnknown, Refused
-from django_ninebits.models import Message
+from django_ninebits.models import Heartbeat, Message
 from django_ninebits.signals import message_failed, message_received
 from django_ninebits.simulator import Behaviour
 from django_ninebits.worker import Worker
@@ -286,6 +286,33 @@ def test_what_ends_while_a_sweep_goes_on_is_recorded_meanwhile(provider, monkeyp
     drain()
     message_failed.disconnect(hear)
     assert (heard[0], heard[-1]) == ("queued", "sent")
+
+
+# Showing that it is there
+
+
+def test_a_worker_shows_that_it_is_there():
+    with Running():
+        eventually(Heartbeat.last)
+
+
+def test_a_worker_shows_it_again_but_not_each_time(monkeypatch):
+    beats: list[int] = []
+    monkeypatch.setattr(Heartbeat, "beat", lambda: beats.append(1))
+    with Running():
+        time.sleep(0.2)
+    assert beats == [1]
+    monkeypatch.setattr(worker, "BEAT_EVERY", 0.0)
+    with Running():
+        eventually(lambda: len(beats) > 3)
+
+
+def test_a_worker_that_cannot_send_does_not_show_itself(settings, caplog):
+    settings.NINEBITS = settings.NINEBITS | {"API_TOKEN": ""}
+    queue(1)
+    with Running():
+        eventually(lambda: caplog.text.count('NINEBITS["API_TOKEN"]') > 2)
+    assert Heartbeat.last() is None
 
 
 # When 9bits seems to be down

@@ -28,6 +28,8 @@ class Threshold:
     what: str
     measured: Callable[[Status], float]
     advice: str
+    never: str = ""
+    """What it says where what is measured never happened."""
 
     def problem(self, status: Status, limit: float) -> str:
         measured, allowed = self._written(self.measured(status)), self._written(limit)
@@ -35,7 +37,7 @@ class Threshold:
 
     def _written(self, number: float) -> str:
         if number == inf:
-            return "no text ever came"
+            return self.never
         return _duration(number) if self.unit == "SECONDS" else str(number)
 
 
@@ -44,8 +46,8 @@ def _age(status: Status, moment: datetime | None) -> float:
     return max((status.measured_at - moment).total_seconds(), 0.0) if moment else 0.0
 
 
-def _silence(status: Status) -> float:
-    return _age(status, status.last_text_at) if status.last_text_at else inf
+def _since(status: Status, moment: datetime | None) -> float:
+    return _age(status, moment) if moment else inf
 
 
 THRESHOLDS = [
@@ -66,8 +68,8 @@ THRESHOLDS = [
     Threshold(
         "max_uncertain",
         "N",
-        "Uncertain messages",
-        lambda status: status.uncertain,
+        "Uncertain messages that nobody has decided about",
+        lambda status: status.undecided,
         "Decide about each: in the admin, they are under Messages.",
     ),
     Threshold(
@@ -88,8 +90,17 @@ THRESHOLDS = [
         "max_silence",
         "SECONDS",
         "Silence from 9bits",
-        _silence,
+        lambda status: _since(status, status.last_text_at),
         "Does 9bits reach the webhook? The log says who was turned away.",
+        never="no text ever came",
+    ),
+    Threshold(
+        "max_worker_silence",
+        "SECONDS",
+        "Silence of the workers",
+        lambda status: _since(status, status.last_worker_at),
+        "Is a worker running? Its log says what keeps it from sending.",
+        never="none was ever there",
     ),
 ]
 
@@ -167,11 +178,12 @@ def _in_words(status: Status) -> list[str]:
         ("tried before", status.tried, ""),
         *(("", one.count, f"{one.reason}, {ago(one.newest_at)}") for one in status.reasons),
         ("sending", status.sending, ""),
-        ("uncertain", status.uncertain, ""),
+        ("uncertain", status.uncertain, f"{status.undecided} to decide about"),
         ("quarantined", status.quarantined, ago(status.last_quarantined_at, "the last ")),
         ("unannounced", status.unannounced, ago(status.oldest_unannounced_at, "the oldest ")),
         ("last text heard", "", ago(status.last_text_at) or "never"),
         ("last message accepted", "", ago(status.last_accepted_at) or "never"),
+        ("last sign of a worker", "", ago(status.last_worker_at) or "never"),
     ]
     return [f"{what:21}  {count:>7}  {more}".rstrip() for what, count, more in rows]
 
