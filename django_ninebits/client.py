@@ -59,14 +59,16 @@ class Answer:
     excerpt: str
 
 
-def send(call: Mapping[str, str], *, url: str, token: str, deadline: float) -> Answer:
+def send(
+    call: Mapping[str, str], *, url: str, token: str, deadline: float, ends_at: float = math.inf
+) -> Answer:
     """Post ``call`` to 9bits; return when it is accepted.
 
     ``deadline`` is a ``time.monotonic()`` by which the answer must be complete; once it has passed,
-    not one byte leaves. Raises ``NotAccepted``, ``Refused`` or ``OutcomeUnknown``.
+    not one byte leaves. Nor does it after ``ends_at``, the same as a ``time.time()``: that goes on
+    while the machine sleeps. Raises ``NotAccepted``, ``Refused`` or ``OutcomeUnknown``.
     """
-    _attempt.deadline = deadline
-    _attempt.ends_at = time.time() + deadline - time.monotonic()
+    _attempt.deadline, _attempt.ends_at = deadline, ends_at
     _attempt.may_have_left = False
     try:
         status, headers, body = _line(url).post(call, token)
@@ -150,14 +152,12 @@ class _Attempt(threading.local):
     """The attempt that this thread is making."""
 
     deadline = 0.0
-    #: The same by the clock on the wall.
-    ends_at = 0.0
+    ends_at = math.inf
     may_have_left = False
 
     def leave(self) -> None:
         """Say that the request may leave, unless a machine that slept has missed its deadline."""
-        # While it sleeps, only the clock on the wall goes on. Where that was merely put forward,
-        # nothing has left, and the message is tried again.
+        # Where the clock was merely put forward, nothing has left, and the message is tried again.
         if time.time() >= self.ends_at:
             raise TimeoutError(errno.ETIMEDOUT, "the clock was put forward, or the machine slept")
         self.may_have_left = True

@@ -57,11 +57,12 @@ def heed(message: Message, said_at: datetime) -> None:
     # instant on another short code is waited for before anybody looks what is so already.
     if not mine.filter(Q(consent_at=None) | Q(consent_at__lte=said_at)).update(consent_at=said_at):
         return
+    # Receivers get this instance: what they save of it must not undo the change.
+    contact.consent_at = said_at
     is_out = became == ConsentChange.Became.OPTED_OUT
     opted_out_at = message.created_at if is_out else None
     if mine.filter(opted_out_at__isnull=is_out).update(opted_out_at=opted_out_at):
         ConsentChange.objects.create(
             contact=contact, message=message, became=became, changed_at=message.created_at
         )
-        # Receivers get this instance: what they save of it must not undo the change.
-        contact.opted_out_at, contact.consent_at = opted_out_at, said_at
+        contact.opted_out_at = opted_out_at

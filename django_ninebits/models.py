@@ -818,17 +818,17 @@ class Heartbeat(models.Model):
     def __str__(self) -> str:
         return str(self.beat_at)
 
-    @classmethod
-    def beat(cls) -> None:
+    @staticmethod
+    def beat() -> None:
         """Be seen now."""
-        beats, now = cls.objects.using(database()), timezone.now()
+        beats, now = Heartbeat.objects.using(database()), timezone.now()
         if not beats.filter(pk=1).update(beat_at=now):
-            beats.bulk_create([cls(pk=1, beat_at=now)], ignore_conflicts=True)
+            beats.bulk_create([Heartbeat(pk=1, beat_at=now)], ignore_conflicts=True)
 
-    @classmethod
-    def last(cls) -> datetime | None:
+    @staticmethod
+    def last() -> datetime | None:
         """When that was."""
-        return cls.objects.using(database()).values_list("beat_at", flat=True).first()
+        return Heartbeat.objects.using(database()).values_list("beat_at", flat=True).first()
 
 
 def name_of(user: Any) -> str:

@@ -5,6 +5,7 @@ Whoever loses one of them changes nothing. Between the two no transaction, lock 
 """
 
 import logging
+import math
 import random
 import secrets
 import time
@@ -80,6 +81,8 @@ class Claim:
     token: str = field(repr=False)
     deadline: float
     """Of ``time.monotonic()``: nothing leaves after it."""
+    ends_at: float = math.inf
+    """The same of ``time.time()``, which goes on while the machine sleeps."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,11 @@ def claim_due(
     return claims
 
 
+def call_settings() -> tuple[str, str, float]:
+    """What every call needs: URL, token and time limit. Raises ``ImproperlyConfigured``."""
+    return conf.api_url, conf.api_token, conf.timeout
+
+
 def is_any_due() -> bool:
     """Whether there is anything to claim, or to fail because it may not be sent any more."""
     now = timezone.now()
@@ -148,7 +156,13 @@ def attempt(claim: Claim) -> Outcome:
     began_at, began = timezone.now(), time.monotonic()
     error, answer = None, None
     try:
-        answer = client.send(claim.call, url=claim.url, token=claim.token, deadline=claim.deadline)
+        answer = client.send(
+            claim.call,
+            url=claim.url,
+            token=claim.token,
+            deadline=claim.deadline,
+            ends_at=claim.ends_at,
+        )
     except SendError as problem:
         error = problem
     return Outcome(claim, error, answer, began_at, time.monotonic() - began)
@@ -282,11 +296,15 @@ def move(message: Message, to: Message.Status, **changes: Any) -> bool:
         or needs_decision
         or before in Message.UNDECIDED
     )
+    is_bulk_again = to == Message.Status.QUEUED and message.priority < Message.SINGLE
     with atomic():
-        if recount:
+        if recount or is_bulk_again:
             # The conversation is written before its messages, as everywhere.
             Conversation.objects.filter(pk=message.conversation_id).hold()
         changes = {"status": to, "needs_decision": needs_decision, **changes}
+        if is_bulk_again and _is_followed_by_a_single(message):
+            # That leaves after it, and must not wait for the rest of its bulk.
+            changes["priority"] = Message.SINGLE
         if not mine.update(**changes):
             return False
         for field, value in changes.items():
@@ -297,6 +315,12 @@ def move(message: Message, to: Message.Status, **changes: Any) -> bool:
         if signal is not None and to != before:
             after_commit(lambda: announce(signal, message))
     return True
+
+
+def _is_followed_by_a_single(message: Message) -> bool:
+    queued = Message.objects.using(database()).filter(status=Message.Status.QUEUED)
+    mine = queued.filter(conversation=message.conversation_id, priority=Message.SINGLE)
+    return mine.filter(id__gt=message.pk).exists()
 
 
 _SIGNALS: dict[Message.Status, Signal] = {
@@ -437,10 +461,10 @@ def _end_unsent(candidate: _Candidate, reason: str) -> None:
 def _claim(candidates: list[_Candidate]) -> list[Claim]:
     if not candidates:
         return []
-    url, token, timeout = conf.api_url, conf.api_token, conf.timeout
-    deadline, now = time.monotonic() + timeout, timezone.now()
+    url, token, timeout = call_settings()
+    deadline, ends_at, now = time.monotonic() + timeout, time.time() + timeout, timezone.now()
     return [
-        Claim(begun.pk, begun.attempts + 1, _call(begun, now), url, token, deadline)
+        Claim(begun.pk, begun.attempts + 1, _call(begun, now), url, token, deadline, ends_at)
         for begun in _begin(candidates, now)
     ]
 

@@ -44,9 +44,6 @@ logger = logging.getLogger(__name__)
 #: How often a bulk batch is stored again when somebody else stored one of its ``ref_id`` meanwhile.
 BULK_TRIES = 3
 
-#: Of what may still be sent, or sent again.
-_MAY_LEAVE = (Message.Status.QUEUED, Message.Status.SENDING, *Message.UNDECIDED)
-
 #: Messages in a batch at most; SQLite takes about three times as many values in a query.
 MAX_BATCH = 10_000
 
@@ -332,10 +329,9 @@ def _store(draft: _Draft) -> Message:
             last_message_direction=Message.Direction.OUTBOUND,
             last_message_identity=draft.identity,
         )
-        # They leave before it, also when they are tried again, so they must not wait for the rest
-        # of their bulk.
+        # They leave before it, so they must not wait for the rest of their bulk.
         Message.objects.filter(
-            conversation=conversation, status__in=_MAY_LEAVE, priority__lt=message.priority
+            conversation=conversation, status=Message.Status.QUEUED, priority__lt=message.priority
         ).update(priority=message.priority)
         message.save(force_insert=True)
         if draft.send_at is None or draft.send_at <= now:

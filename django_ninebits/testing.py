@@ -131,9 +131,7 @@ class Outbox(list[Call]):
                 record(attempt(claim))
         return len(self) - calls_before
 
-    def _take(
-        self, call: Mapping[str, str], *, url: str, token: str, deadline: float
-    ) -> client.Answer:
+    def _take(self, call: Mapping[str, str], **_where_and_until: object) -> client.Answer:
         """In place of ``client.send``."""
         problem = self._planned.popleft() if self._planned else None
         self.append(

@@ -122,7 +122,6 @@ class Worker:
         self._unrecorded: list[outbox.Outcome] = []
         self._next_sweep = 0.0
         self._next_beat = 0.0
-        self._is_well = False
 
     def stop(self) -> None:
         """Claim nothing more. May be called from a signal handler or another thread."""
@@ -157,12 +156,10 @@ class Worker:
         try:
             self._record()
             more_to_sweep = self._sweep()
-            self._beat()
             # An idle worker asks only this; a busy one claims, which asks the same.
             more = bool(self._in_flight) or outbox.is_any_due()
             claims = self._claim() if more else []
         except (ImproperlyConfigured, Error) as problem:
-            self._is_well = False
             if not patient:
                 raise
             self._complain(problem)
@@ -172,7 +169,7 @@ class Worker:
             future = threads.submit(outbox.attempt, claim)
             future.add_done_callback(self._wake.put)
             self._in_flight.add(future)
-        self._is_well = True
+        self._beat()
         return more or more_to_sweep
 
     def _claim(self) -> list[outbox.Claim]:
@@ -235,10 +232,15 @@ class Worker:
         return False
 
     def _beat(self) -> None:
-        """Show that a worker is there which nothing keeps from working."""
-        if self._is_well and time.monotonic() >= self._next_beat:
+        """After a round that went well, show that a worker is there which is able to send."""
+        if time.monotonic() < self._next_beat:
+            return
+        self._next_beat = time.monotonic() + BEAT_EVERY
+        try:
+            outbox.call_settings()
             Heartbeat.beat()
-            self._next_beat = time.monotonic() + BEAT_EVERY
+        except (ImproperlyConfigured, Error) as problem:
+            self._complain(problem)
 
     def _complain(self, problem: Exception) -> None:
         if isinstance(problem, ImproperlyConfigured):

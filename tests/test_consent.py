@@ -188,6 +188,11 @@ def test_a_change_is_seen_on_the_text_that_receivers_get():
     assert contact().opted_out_at == message.created_at
 
 
+def test_a_word_said_again_is_seen_on_the_text_that_receivers_get():
+    said("STOP")
+    assert said("STOP", 1).conversation.contact.consent_at == contact().consent_at == at(1)
+
+
 def test_a_change_reads_as_what_became():
     said("STOP")
     assert str(ConsentChange.objects.get()) == "opted out"
@@ -247,9 +252,9 @@ def test_a_word_without_a_date_counts_as_sent_when_it_was_quarantined():
     undated = body(message="START", without=["sent_date"])
     row = QuarantinedDelivery.objects.create(body=undated, errors="", received_at=at(1))
     said("STOP", 2)
-    taken = take_in_again(row)
-    assert (contact().opted_out_at is None, changes()) == (False, [OUT])
-    assert taken.message.created_at > at(2)
+    take_in_again(row)
+    assert (bool(contact().opted_out_at), changes()) == (True, [OUT])
+    assert Message.objects.latest("id").created_at > at(2)
 
 
 def test_times_without_zones_are_compared_as_they_are_stored(settings):

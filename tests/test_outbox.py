@@ -550,7 +550,6 @@ def test_a_claim_that_others_hold_up_is_made_once_they_let_go(monkeypatch):
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.django_db(transaction=True)
 def test_nothing_is_claimed_where_nothing_commits_by_itself():
     message = queued()
     connection.set_autocommit(False)
@@ -561,6 +560,7 @@ def test_nothing_is_claimed_where_nothing_commits_by_itself():
     assert fresh(message).status == "queued"
 
 
+@pytest.mark.django_db(transaction=True)
 def test_nothing_is_claimed_within_a_transaction_of_the_hosts():
     message = queued()
     with transaction.atomic(), pytest.raises(RuntimeError, match="durable"):
@@ -788,6 +788,48 @@ def test_a_claim_that_is_too_old_is_not_sent(settings, provider):
     time.sleep(0.02)
     outbox.record(outbox.attempt(claim))
     assert (provider.calls, fresh(message).status) == ([], "queued")
+
+
+def test_a_claim_is_too_old_also_where_the_machine_slept_since(monkeypatch, provider):
+    message = queued()
+    claim = claimed(message)
+    later = time.time() + 11
+    monkeypatch.setattr(time, "time", lambda: later)
+    outbox.record(outbox.attempt(claim))
+    assert (provider.calls, fresh(message).status) == ([], "queued")
+    assert "slept" in fresh(message).error
+
+
+# Bulk that is tried again
+
+
+def bulk():
+    services.send_many([{"to": NUMBER, "text": "bulk"}])
+    return Message.objects.get()
+
+
+def test_bulk_that_is_told_to_wait_takes_the_priority_of_a_reply_after_it():
+    message = bulk()
+    claim = claimed(message)
+    queued("reply")
+    outbox.record(outbox.Outcome(claim, NotAccepted("busy")))
+    assert (fresh(message).status, fresh(message).priority) == ("queued", Message.SINGLE)
+
+
+def test_bulk_that_a_person_retries_takes_the_priority_of_a_reply_after_it():
+    message = attempted(bulk(), Refused("no"))
+    queued("reply")
+    assert services.retry(message).priority == fresh(message).priority == Message.SINGLE
+
+
+@pytest.mark.parametrize("changes", [{"status": "sent"}, {"status": "cancelled"}])
+def test_bulk_that_nothing_waits_behind_stays_bulk(changes):
+    message = bulk()
+    claim = claimed(message)
+    queued("reply", **changes)
+    queued("reply", to=OTHER)
+    outbox.record(outbox.Outcome(claim, NotAccepted("busy")))
+    assert (fresh(message).status, fresh(message).priority) == ("queued", Message.BULK)
 
 
 # Late, lost and stale

@@ -1001,17 +1001,8 @@ def test_a_reply_takes_along_what_must_leave_before_it(provider):
     assert other.priority == Message.BULK
 
 
-@pytest.mark.parametrize("status", ["sending", "failed", "uncertain"])
-def test_a_reply_takes_along_what_may_be_tried_again_before_it(provider, status):
+def test_bulk_that_has_left_keeps_its_priority(provider):
     send_many([{"to": NUMBER, "text": "bulk"}])
-    Message.objects.update(status=status)
-    send_sms(NUMBER, "reply")
-    assert Message.objects.order_by("id")[0].priority == Message.SINGLE
-
-
-@pytest.mark.parametrize("status", ["sent", "cancelled"])
-def test_bulk_that_will_not_leave_again_keeps_its_priority(provider, status):
-    send_many([{"to": NUMBER, "text": "bulk"}])
-    Message.objects.update(status=status)
+    Message.objects.update(status="sent")
     send_sms(NUMBER, "reply")
     assert Message.objects.order_by("id")[0].priority == Message.BULK

@@ -235,7 +235,7 @@ def test_what_expires_while_it_is_held_back_is_ended(provider):
 
 def test_an_idle_worker_asks_one_question_a_poll(monkeypatch, django_assert_num_queries):
     idle = Worker(4)
-    idle._next_sweep = math.inf
+    idle._next_sweep = idle._next_beat = math.inf
     with ThreadPoolExecutor(1) as threads, django_assert_num_queries(1):
         assert not idle._round(threads, patient=False)
 
@@ -307,12 +307,27 @@ def test_a_worker_shows_it_again_but_not_each_time(monkeypatch):
         eventually(lambda: len(beats) > 3)
 
 
-def test_a_worker_that_cannot_send_does_not_show_itself(settings, caplog):
+def test_a_worker_that_only_drains_shows_that_it_was_there():
+    drain()
+    assert Heartbeat.last()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_worker_that_could_not_send_does_not_show_itself(settings, caplog, number, monkeypatch):
+    monkeypatch.setattr(worker, "BEAT_EVERY", 0.0)
     settings.NINEBITS = settings.NINEBITS | {"API_TOKEN": ""}
-    queue(1)
+    queue(number)
     with Running():
         eventually(lambda: caplog.text.count('NINEBITS["API_TOKEN"]') > 2)
     assert Heartbeat.last() is None
+
+
+def test_a_worker_that_cannot_show_itself_sends_all_the_same(monkeypatch, caplog):
+    once(monkeypatch, Heartbeat, "beat", OperationalError("gone"))
+    queue(1)
+    drain()
+    assert statuses() == ["sent"]
+    assert "The database failed" in caplog.text
 
 
 # When 9bits seems to be down
