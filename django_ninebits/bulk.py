@@ -20,7 +20,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import gettext_noop, ngettext_lazy, pgettext_lazy
 
-from django_ninebits.folders import FolderAdmin
+from django_ninebits.folders import FolderAdmin, id_of
 from django_ninebits.models import Conversation, name_of
 from django_ninebits.trail import NoteForm
 
@@ -75,9 +75,9 @@ class BulkAdmin(FolderAdmin):
             ),
             left=ngettext_lazy(
                 "%(count)s conversation was left alone: it was closed already, or a text has come"
-                " since you looked.",
+                " or a message failed since you looked.",
                 "%(count)s conversations were left alone: they were closed already, or a text has"
-                " come since you looked.",
+                " come or a message failed since you looked.",
                 "count",
             ),
             recorded=gettext_noop("status: closed"),
@@ -158,7 +158,8 @@ class BulkAdmin(FolderAdmin):
                 "colleagues": [(pk, name_of(user)) for pk, user in colleagues.items()],
                 "chosen_pk": str(chosen.pk) if chosen else "",
                 "form": form,
-                "selected": [conversation.pk for conversation in self._selected(request)],
+                # Not as the language writes numbers.
+                "selected": [str(conversation.pk) for conversation in self._selected(request)],
                 "checkbox": ACTION_CHECKBOX_NAME,
                 "action": request.get_full_path(),
                 "sent": sent,
@@ -177,7 +178,8 @@ class BulkAdmin(FolderAdmin):
 
     def _selected(self, request: HttpRequest) -> QuerySet[Conversation]:
         """In whatever folder they are by now; never more than a page has."""
-        chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)
+        written = map(id_of, request.POST.getlist(ACTION_CHECKBOX_NAME))
+        chosen = [pk for pk in written if pk is not None]
         rows = self.get_queryset(request).filter(pk__in=chosen[: self.list_per_page])
         return rows.order_by("pk")
 
@@ -229,8 +231,5 @@ class BulkAdmin(FolderAdmin):
 def _seen(request: HttpRequest) -> dict[int, int]:
     """The newest message of each conversation, as the page had it."""
     pairs = [one.partition(":") for one in request.POST.getlist(SEEN)]
-    return {
-        int(pk): int(newest)
-        for pk, _colon, newest in pairs
-        if pk.isdecimal() and newest.isdecimal() and max(len(pk), len(newest)) < 19
-    }
+    read = [(id_of(pk), id_of(newest)) for pk, _colon, newest in pairs]
+    return {pk: newest for pk, newest in read if pk is not None and newest is not None}

@@ -290,7 +290,8 @@ class DecidingAdmin(MessageModelAdmin):
         return [decide, *super().get_urls()]
 
     def has_decide_permission(self, request: HttpRequest) -> bool:
-        return may_decide(request)
+        # On a site without conversations nobody sees them.
+        return self.admin_site.is_registered(Conversation) and may_decide(request)
 
     @admin.action(permissions=["decide"], description=VERBS["confirm"].label)
     def confirm_selected(
@@ -314,7 +315,7 @@ class DecidingAdmin(MessageModelAdmin):
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
         message = context["original"]
-        context["verbs"] = verbs_for(message) if may_decide(request) else []
+        context["verbs"] = verbs_for(message) if self.has_decide_permission(request) else []
         context["seen"] = Seen.of(message)
         return super().render_change_form(request, context, *args, **kwargs)
 
@@ -328,10 +329,15 @@ class DecidingAdmin(MessageModelAdmin):
         seen = Seen.read(request.POST if is_decided else request.GET)
         if is_decided and "selected" in request.POST:
             return self._decide_about_selected(request, VERBS[name], seen)
-        message = get_object_or_404(_messages(), pk=seen[0].message_id)
+        message = get_object_or_404(self._shown(request, _messages()), pk=seen[0].message_id)
         if is_decided:
             return self._decide_about_one(request, VERBS[name], seen[0], message)
         return self._ask_about_one(request, VERBS[name], seen[0], message)
+
+    def _shown(self, request: HttpRequest, found: QuerySet[Message]) -> QuerySet[Message]:
+        """Those of them that are in conversations which the admin shows to this person."""
+        shown = self.admin_site.get_model_admin(Conversation).get_queryset(request)
+        return found.filter(conversation__in=shown.order_by().values("pk"))
 
     def _ask_about_one(
         self, request: HttpRequest, verb: Verb, seen: Seen, message: Message
@@ -344,6 +350,7 @@ class DecidingAdmin(MessageModelAdmin):
     def _ask_about_selected(
         self, request: HttpRequest, verb: Verb, selected: QuerySet[Message]
     ) -> HttpResponse | None:
+        selected = self._shown(request, selected)
         left_alone = _left_alone(request, verb, selected)
         fitting = selected.filter(verb.fitting()).order_by("pk")
         # Only what is needed of each: they may be many, and their texts long.
@@ -406,9 +413,14 @@ class DecidingAdmin(MessageModelAdmin):
         self, request: HttpRequest, verb: Verb, seen: list[Seen]
     ) -> HttpResponse:
         done = changed = opted_out = 0
+        ids = [one.message_id for one in seen]
+        asked = Message.objects.using(database()).filter(pk__in=ids)
+        shown = set(self._shown(request, asked).values_list("pk", flat=True))
         try:
             for one in seen:
                 try:
+                    if one.message_id not in shown:
+                        raise Changed
                     decide(verb, one, partial(self._record, request, verb))
                     done += 1
                 except WrongStatus:

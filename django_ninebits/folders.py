@@ -233,12 +233,15 @@ def _of_assignee(value: str) -> Q:
     if value == NOBODY:
         return Q(assignee=None)
     try:
-        return Q(assignee=get_user_model()._meta.pk.to_python(value))
+        # With its range, beyond which no database looks.
+        return Q(assignee=get_user_model()._meta.pk.clean(value, None))
     except ValidationError:
         return Q()
 
 
-def _midnight(day: date) -> datetime:
+def _midnight(day: date, later: timedelta = timedelta()) -> datetime:
+    # Within what every time zone and database can write; there is no message beyond.
+    day = min(max(day, date(1990, 1, 1)), date(2200, 1, 1)) + later
     moment = datetime.combine(day, time())
     return timezone.make_aware(moment) if settings.USE_TZ else moment
 
@@ -248,7 +251,7 @@ _NARROWING: dict[str, Callable[[Any], Q]] = {
     "telco": lambda telco: Q(telco=telco),
     "assignee": _of_assignee,
     "since": lambda day: Q(last_message_at__gte=_midnight(day)),
-    "until": lambda day: Q(last_message_at__lt=_midnight(day + timedelta(days=1))),
+    "until": lambda day: Q(last_message_at__lt=_midnight(day, timedelta(days=1))),
 }
 
 
@@ -407,8 +410,8 @@ class FolderList(ChangeList):
         return str(live.EVERY)
 
     @property
-    def now(self) -> int:
-        return int(aware_time(timezone.now()).timestamp())
+    def now(self) -> str:
+        return str(int(aware_time(timezone.now()).timestamp()))
 
     @property
     def said(self) -> str:
@@ -498,7 +501,7 @@ class FolderAdmin(ConversationModelAdmin):
         term = search_term.strip()
         if not term:
             return queryset, False
-        found = find(term, _id(request.GET.get(OLDER, "")))
+        found = find(term, id_of(request.GET.get(OLDER, "")))
         request.ninebits_found = found  # type: ignore[attr-defined]
         return queryset.filter(pk__in=found.ids), False
 
@@ -556,7 +559,7 @@ def _shows(response: HttpResponse, known: str) -> bool:
     return isinstance(shown, FolderList) and shown.tag in known
 
 
-def _id(written: str) -> int | None:
+def id_of(written: str) -> int | None:
     """``None`` for what is no id of any row."""
     return int(written) if written.isdecimal() and len(written) < 19 else None
 

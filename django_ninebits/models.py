@@ -341,12 +341,14 @@ class Conversation(models.Model):
         """There is nothing to do here, as far as the message ``seen``: nobody waits any more, and
         no message needs a decision.
 
-        Returns whether it was done. It is not where a text came after that message. ``author`` is
-        the user who did it, or ``None`` for code; the thread shows this, as it does all of these.
+        Returns whether it was done. It is not where a text came after that message, or one that
+        was written after it needs a decision. ``author`` is the user who did it, or ``None`` for
+        code; the thread shows this, as it does all of these.
         """
         mine = Conversation.objects.filter(pk=self.pk)
         messages = Message.objects.using(database()).filter(conversation=self)
-        news = messages.filter(direction=Message.Direction.INBOUND, id__gt=seen)
+        is_news = Q(direction=Message.Direction.INBOUND) | Q(needs_decision=True)
+        news = messages.filter(is_news, id__gt=seen)
         with atomic():
             # Nobody stores a text in it from here on.
             if not mine.filter(status=self.Status.OPEN).hold() or news.exists():

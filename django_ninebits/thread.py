@@ -11,7 +11,7 @@ from typing import Any
 
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import (
     Http404,
     HttpRequest,
@@ -37,7 +37,7 @@ from django_ninebits.decisions import (
     outside_transactions,
     verbs_for,
 )
-from django_ninebits.folders import local_time
+from django_ninebits.folders import id_of, local_time
 from django_ninebits.handling import HandlingAdmin
 from django_ninebits.models import (
     ConsentChange,
@@ -359,7 +359,9 @@ def _answer(conversation: Conversation, form: ReplyForm, author: Any) -> Message
     with atomic():
         Conversation.objects.filter(pk=conversation.pk).hold()
         answers = _messages(conversation).filter(status__in=Message.ANSWERING)
-        others = answers.filter(id__gt=form.seen_up_to).exclude(author=author)
+        newer = answers.filter(id__gt=form.seen_up_to)
+        # The same words of one's own may have left from another tab.
+        others = newer.exclude(Q(author=author) & ~Q(text=form.cleaned_data["text"]))
         # One of the same key is this very reply, sent before.
         if newest := others.exclude(ref_id=ref_id).order_by("-id").first():
             raise LookFirst(newest)
@@ -427,5 +429,5 @@ def _int(written: str | None) -> int | None:
 
 def _ids(written: str) -> list[int]:
     """As many as may be asked for; what is no id of any row is left out."""
-    numbers = [one for one in written.split(",")[:WATCHED] if one.isdecimal() and len(one) < 19]
-    return [int(number) for number in numbers]
+    found = map(id_of, written.split(",")[:WATCHED])
+    return [pk for pk in found if pk is not None]

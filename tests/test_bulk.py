@@ -6,7 +6,7 @@ from django.urls import reverse
 
 from django_ninebits import bulk, inbox, outbox, services
 from django_ninebits.exceptions import Refused
-from django_ninebits.models import Conversation, Message
+from django_ninebits.models import Contact, Conversation, Message
 from tests.deliveries import body
 from tests.staff import client_of, user
 
@@ -110,7 +110,7 @@ def test_one_in_which_a_text_came_since_is_not_closed(agent):
     seen = seen_of([conversation])
     received(text="One more thing")
     response = act(agent, "close_selected", conversation, seen=seen)
-    assert "a text has come since you looked" in said(response)[0]
+    assert "a text has come or a message failed since" in said(response)[0]
     assert (fresh(conversation).status, fresh(conversation).unread_count) == ("open", 2)
 
 
@@ -120,6 +120,18 @@ def test_one_in_which_we_wrote_since_is_closed(agent):
     services.reply(conversation, "On its way")
     act(agent, "close_selected", conversation, seen=seen)
     assert fresh(conversation).status == "closed"
+
+
+def test_one_in_which_what_we_wrote_since_failed_is_not_closed(agent, settings):
+    settings.NINEBITS = settings.NINEBITS | {"DISPATCHER": "django_ninebits.dispatch.defer"}
+    conversation = waiting()
+    seen = seen_of([conversation])
+    services.reply(conversation, "On its way")
+    [claim] = outbox.claim_due(1)
+    outbox.record(outbox.Outcome(claim, Refused("no")))
+    response = act(agent, "close_selected", conversation, seen=seen)
+    assert "a message failed since you looked" in said(response)[0]
+    assert (fresh(conversation).status, bool(fresh(conversation).undecided_since)) == ("open", True)
 
 
 @pytest.mark.parametrize("seen", [[], ["x"], ["x:y"], ["1:"], [f"1:{10**20}"], [f"{10**20}:1"]])
@@ -275,6 +287,14 @@ def test_a_colleague_is_asked_for_and_gets_them(lead):
     response = act(lead, "assign_to_colleague", conversation, assignee=bola.pk)
     assert said(response) == ["Assigned 1 conversation."]
     assert fresh(conversation).assignee == bola
+
+
+def test_whoever_is_handed_over_is_named_without_the_signs_of_a_language(lead, settings):
+    settings.USE_THOUSAND_SEPARATOR = True
+    contact = Contact.objects.create(phone_number="+2348020000000")
+    conversation = Conversation.objects.create(pk=1234567, contact=contact, short_code="48974")
+    page = act(lead, "assign_to_colleague", conversation, seen=[])
+    assert 'name="_selected_action" value="1234567"' in page.text
 
 
 @pytest.mark.parametrize(

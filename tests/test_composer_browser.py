@@ -513,6 +513,41 @@ def test_two_tabs_show_the_same_draft_until_it_is_sent(page):
     expect(second.locator(".nb-textarea")).to_have_value("")
 
 
+def test_what_one_tab_is_sending_another_does_not_send_again(page):
+    second = page.context.new_page()
+    second.goto(page.url.partition("?")[0])
+    page.fill(".nb-textarea", "On its way")
+    expect(second.locator(".nb-textarea")).to_have_value("On its way")
+    held, key = [], page.input_value("[name=ref_id]")
+    page.route(
+        re.compile("/change/"),
+        lambda route: held.append(route) if route.request.method == "POST" else route.continue_(),
+    )
+    page.click(".nb-send", no_wait_after=True)
+    expect(second.locator("[name=ref_id]")).to_have_value(key)
+    second.click(".nb-send")
+    expect(second.locator(".nb-notes")).to_have_text("Your reply: queued.")
+    [call] = held
+    call.continue_()
+    expect(page.locator(".nb-notes")).to_be_visible()
+    page.unroute_all(behavior="wait")
+    assert replies() == ["On its way"]
+
+
+def test_once_a_tab_has_sent_its_text_another_sends_the_next_under_its_own_key(page):
+    second = page.context.new_page()
+    second.goto(page.url.partition("?")[0])
+    own = second.input_value("[name=ref_id]")
+    page.fill(".nb-textarea", "On its way")
+    page.click(".nb-send")
+    expect(second.locator(".nb-textarea")).to_have_value("")
+    assert second.input_value("[name=ref_id]") == own
+    second.fill(".nb-textarea", "It has arrived")
+    second.click(".nb-send")
+    expect(second.locator(".nb-notes")).to_have_text("Your reply: queued.")
+    assert replies() == ["On its way", "It has arrived"]
+
+
 def test_a_tab_with_another_text_keeps_it(page):
     page.fill(".nb-textarea", "One")
     second = page.context.new_page()

@@ -19,7 +19,7 @@ from django.urls import path, reverse
 from django.utils import timezone
 
 from django_ninebits import decisions, inbox, outbox, services
-from django_ninebits.admin import ContactAdmin, ConversationAdmin, MessageAdmin
+from django_ninebits.admin import ConversationAdmin, MessageAdmin
 from django_ninebits.decisions import Seen
 from django_ninebits.models import Contact, Conversation, Message
 from tests.deliveries import body
@@ -43,10 +43,9 @@ MAY_NOT = [
 
 pytestmark = pytest.mark.django_db
 
-#: An admin that shows conversations and no messages.
+#: An admin that shows conversations, and neither messages nor contacts.
 site = admin.AdminSite()
 site.register(Conversation, ConversationAdmin)
-site.register(Contact, ContactAdmin)
 urlpatterns = [path("admin/", site.urls)]
 
 
@@ -212,12 +211,46 @@ def test_a_decision_needs_the_token_of_the_form(decider, message):
 
 
 @pytest.mark.urls("tests.test_decisions")
-def test_a_site_without_messages_shows_its_threads_without_links(admin_client, message):
+def test_a_site_of_conversations_alone_shows_its_threads_without_links(admin_client, message):
     page = admin_client.get(
         f"/admin/django_ninebits/conversation/{message.conversation_id}/change/", follow=True
     )
     assert "On its way" in page.text
     assert 'nb-verb"' not in page.text
+    assert "/contact/" not in page.text
+
+
+class OfOneShortCode(ConversationAdmin):
+    def get_queryset(self, request):
+        return super().get_queryset(request).filter(short_code="5502")
+
+
+@pytest.fixture
+def narrowed(monkeypatch):
+    """An inbox that does not show the conversation."""
+    narrow = OfOneShortCode(Conversation, admin.site)
+    monkeypatch.setitem(admin.site._registry, Conversation, narrow)
+
+
+@pytest.mark.parametrize(("verb", "before", "after"), CASES)
+def test_nobody_decides_in_a_conversation_that_the_inbox_does_not_show(
+    decider, conversation, narrowed, verb, before, after
+):
+    message = reply(conversation, before)
+    assert ask(decider, verb, message).status_code == 404
+    assert press(decider, verb, message).status_code == 404
+    response = press(decider, verb, message, selected="1")
+    assert "left alone" in told(response)[0]
+    response = select(decider, verb, message)
+    assert "1 no longer in this list" in told(response)[-1]
+    assert (status(message), LogEntry.objects.count()) == (before, 0)
+
+
+def test_on_a_site_without_conversations_nobody_decides(decider, message, monkeypatch):
+    monkeypatch.delitem(admin.site._registry, Conversation)
+    assert ask(decider, "confirm", message).status_code == 403
+    assert press(decider, "confirm", message).status_code == 403
+    assert status(message) == "uncertain"
 
 
 # Asking
@@ -392,6 +425,13 @@ def test_a_form_from_before_a_retry_that_was_cancelled_sends_nothing(decider, me
     services.cancel(message)
     assert (message.status, str(message.attempts)) == (seen.status, seen.attempts)
     assert "Nothing was done" in told(press(decider, "retry", seen))[0]
+    assert status(message) == "uncertain"
+
+
+def test_a_decision_about_a_message_that_is_gone_is_none(message):
+    gone = replace(Seen.of(message), message_id=0)
+    with pytest.raises(decisions.Changed):
+        decisions.decide(decisions.VERBS["confirm"], gone, record=print)
     assert status(message) == "uncertain"
 
 

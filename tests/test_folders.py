@@ -1,4 +1,5 @@
 import random
+import re
 import uuid
 from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
@@ -636,7 +637,26 @@ def test_the_days_of_the_last_message_can_be_picked(viewer, settings, use_tz):
     assert narrowed(viewer, since=after) == narrowed(viewer, until=before) == []
 
 
-@pytest.mark.parametrize("filters", [{"since": "x"}, {"until": "2026-02-30"}, {"assignee": "x"}])
+@pytest.mark.parametrize("use_tz", [True, False])
+def test_days_that_no_clock_has_can_be_picked(viewer, settings, use_tz):
+    settings.USE_TZ = use_tz
+    settings.TIME_ZONE = "Africa/Lagos"
+    conversation = waiting()
+    first, last = "0001-01-01", "9999-12-31"
+    assert narrowed(viewer, since=first) == narrowed(viewer, until=last) == [conversation]
+    assert narrowed(viewer, since=last) == narrowed(viewer, until=first) == []
+
+
+def test_the_page_says_what_time_it_is_without_the_signs_of_a_language(viewer, settings):
+    settings.USE_THOUSAND_SEPARATOR = True
+    waiting()
+    assert re.search(r'data-now="\d+"', page(viewer).text)
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [{"since": "x"}, {"until": "2026-02-30"}, {"assignee": "x"}, {"assignee": "9" * 23}],
+)
 def test_what_is_no_date_and_nobody_narrows_nothing(viewer, filters):
     conversation = waiting()
     assert narrowed(viewer, **filters) == [conversation]

@@ -123,6 +123,11 @@ def test_what_has_news_is_not_closed_and_shown_again(client, conversation):
     assert "left alone" in told(response)[0]
 
 
+@pytest.mark.parametrize("pk", ["abc", "", 10**20])
+def test_what_is_no_conversation_is_not_found(client, conversation, pk):
+    assert post(client, conversation, "close", _selected_action=pk).status_code == 404
+
+
 def test_what_is_closed_is_reopened(client, conversation):
     conversation.close(conversation.messages.get().pk)
     handle(client, conversation, "reopen")

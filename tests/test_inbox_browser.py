@@ -8,6 +8,7 @@ from playwright.sync_api import expect
 
 from django_ninebits import inbox, live, services
 from django_ninebits.models import Contact, Conversation
+from tests.browsers import hide, log_in_again
 from tests.deliveries import body
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -120,17 +121,6 @@ def test_how_long_somebody_waits_goes_on(page):
     expect(page.locator(".nb-waits")).to_have_text(re.compile(r"^\d+ years$"))
 
 
-def hide(page, is_hidden):
-    page.evaluate(
-        """is_hidden => {
-            const hidden = {get: () => is_hidden, configurable: true};
-            Object.defineProperty(document, 'hidden', hidden);
-            document.dispatchEvent(new Event('visibilitychange'));
-        }""",
-        is_hidden,
-    )
-
-
 def test_a_hidden_page_hardly_asks(page):
     received()
     page.goto(INBOX)
@@ -162,6 +152,16 @@ def test_whoever_was_logged_out_is_told_so(page):
     page.goto(INBOX)
     page.context.clear_cookies()
     expect(page.get_by_role("status")).to_contain_text("You are logged out")
+
+
+def test_conversations_can_be_assigned_after_a_log_in(page):
+    received(number=1)
+    page.goto(INBOX)
+    log_in_again(page)
+    row(page, 1).locator(".action-select").check()
+    page.select_option("[name=action]", label="Assign to me")
+    page.click("[name=index]")
+    expect(row(page, 1)).to_contain_text("Ada")
 
 
 def test_it_keeps_itself_up_to_date_under_a_strict_content_security_policy(page):

@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 from django_ninebits import inbox, links, live, outbox, services, thread
 from django_ninebits.exceptions import OutcomeUnknown, Refused
 from django_ninebits.models import Conversation, ConversationChange, Message
+from tests.browsers import hide, log_in_again
 from tests.deliveries import body
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -85,17 +86,6 @@ def unread():
 def marking(page):
     """Until the page has told that something was read."""
     return page.expect_response(lambda response: response.request.method == "POST")
-
-
-def hide(page, is_hidden):
-    page.evaluate(
-        """is_hidden => {
-            const hidden = {get: () => is_hidden, configurable: true};
-            Object.defineProperty(document, 'hidden', hidden);
-            document.dispatchEvent(new Event('visibilitychange'));
-        }""",
-        is_hidden,
-    )
 
 
 def test_a_text_appears_and_is_announced_and_read_while_a_reply_is_written(page, conversation):
@@ -239,20 +229,20 @@ def test_a_lost_connection_is_said_and_recovers(page, conversation):
 def test_a_draft_outlives_a_log_out_and_can_be_sent_after_a_log_in(page, conversation):
     open_thread(page, conversation)
     page.fill(".nb-textarea", "On its way")
-    page.context.clear_cookies()
-    expect(page.locator("#nb-live")).to_contain_text("You are logged out")
-    with page.context.expect_page() as opened:
-        page.click("#nb-live >> text=Log in")
-    opened.value.fill("[name=username]", "ada")
-    opened.value.fill("[name=password]", "x")
-    opened.value.click("[type=submit]")
-    expect(opened.value.locator("#user-tools")).to_be_visible()
-    opened.value.close()
-    hide(page, False)
+    log_in_again(page)
     expect(page.locator("#nb-live")).to_have_text("Connected again: the page is up to date.")
     expect(page.locator(".nb-textarea")).to_have_value("On its way")
     page.click(".nb-send")
     expect(page.locator(".nb-notes")).to_have_text("Your reply: queued.")
+
+
+def test_a_note_can_be_saved_after_a_log_in(page, conversation):
+    open_thread(page, conversation)
+    page.click("text=Write an internal note")
+    page.fill(".nb-noting textarea", "Ask the shop")
+    log_in_again(page)
+    page.click("text=Save note")
+    expect(page.locator(".nb-messages")).to_contain_text("Ask the shop")
 
 
 def fetch_older(page):

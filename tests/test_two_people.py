@@ -113,6 +113,16 @@ def test_what_was_there_when_one_began_is_not_asked_about(ada, bola, conversatio
     assert texts() == ["On its way", "And thank you"]
 
 
+def test_the_same_words_from_another_tab_of_ones_own_are_asked_about(ada, conversation):
+    form = begun(ada, conversation)
+    send(ada, begun(ada, conversation))
+    response = send(ada, form)
+    assert "Not sent: Ada replied" in problems(response)[0]
+    assert texts() == ["On its way"]
+    send(ada, {"address": form["address"], **hidden(response)})
+    assert texts() == ["On its way"] * 2
+
+
 def test_ones_own_replies_and_texts_are_not_asked_about(ada, conversation):
     form = begun(ada, conversation)
     send(ada, begun(ada, conversation), "One")

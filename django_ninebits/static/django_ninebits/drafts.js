@@ -1,6 +1,7 @@
 /* Keeps what is written and not yet sent in this browser: through a reload, and through a login.
 
-   A draft belongs to one user and one conversation. Two tabs that show the same one stay the same.
+   A draft belongs to one user and one conversation. Two tabs that show the same one stay the same, and
+   what one of them has begun to send the other sends with the same key.
    Whether a draft was sent is what the page says, which names the keys of the replies it shows: until
    one names its key, it is sent with that key only, and so never twice. */
 "use strict";
@@ -15,6 +16,7 @@
   const { text, send_at: later, ref_id: key } = form.elements;
   const { draft: whose, taken, isReturned } = form.dataset;
   const name = PREFIX + whose;
+  const own = { key: key.value, address: form.action };
   const note = form.querySelector(".nb-restored");
   let pressed = {};
   let isFollowing = false;
@@ -78,15 +80,20 @@
   function restore(draft, before) {
     show(draft);
     note.hidden = false;
-    pressed = before;
-    if (before.key) {
-      // It may yet arrive from another page: what has its key is not sent a second time.
-      key.value = before.key;
-      const address = new URL(form.action);
-      address.searchParams.set("compose", before.key);
-      form.action = address;
-    }
+    take(before);
     save();
+  }
+
+  /* The key of the page that has begun to send it, or this page's own where none has. */
+  function take(before) {
+    const address = new URL(own.address);
+    if (before.key) {
+      // It may yet arrive from there: what has its key is not sent a second time.
+      address.searchParams.set("compose", before.key);
+    }
+    pressed = before;
+    key.value = before.key ?? own.key;
+    form.action = address;
   }
 
   function show(draft) {
@@ -114,10 +121,13 @@
   });
   window.addEventListener("storage", (event) => {
     const [before, now] = [event.oldValue, event.newValue].map(read);
-    const isSame = event.key === name && (before.text ?? "") === text.value;
-    if (isSame && (now.text ?? "") !== text.value) {
+    if (event.key !== name || (before.text ?? "") !== text.value) {
+      return;
+    }
+    if ((now.text ?? "") !== text.value) {
       show(now);
     }
+    take(now.key ? { key: now.key, sent: now.sent } : {});
   });
   open();
 })();

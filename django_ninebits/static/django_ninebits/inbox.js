@@ -47,6 +47,11 @@
       return;
     }
     const before = live.dataset.said;
+    const token = page.querySelector("[name=csrfmiddlewaretoken]")?.value;
+    for (const field of document.querySelectorAll("[name=csrfmiddlewaretoken]")) {
+      // Or else nothing could be done once somebody has logged in again: that changes the token.
+      field.value = token ?? field.value;
+    }
     Object.assign(live.dataset, { tag: fresh.dataset.tag, said: fresh.dataset.said });
     for (const part of [".nb-folders", ".nb-pages"]) {
       graft(document.querySelector(part), page.querySelector(part));

@@ -60,7 +60,9 @@
     token = fresh.dataset.token;
     if (hasLoggedIn) {
       // Or else what was written before could not be sent: logging in changes the token.
-      document.querySelector(".nb-reply [name=csrfmiddlewaretoken]")?.setAttribute("value", token);
+      for (const field of document.querySelectorAll("[name=csrfmiddlewaretoken]")) {
+        field.value = token;
+      }
     }
     keepPlace(() => {
       document.getElementById("nb-status").textContent = fresh.dataset.status;
