@@ -58,8 +58,9 @@ def chromium():
 
 
 @pytest.fixture
-def tab(chromium, live_server):
+def tab(chromium, live_server, settings):
     """A page of a browser in which nothing may be complained of in the console."""
+    # Closed before the settings are as they were: for a moment meanwhile there are none.
     context = chromium.new_context(base_url=live_server.url)
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
